@@ -1,0 +1,172 @@
+"""Exporting a choice: verified in every runtime, or nothing is written."""
+
+import json
+
+import netCDF4
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from emulator import export, latency
+from emulator.bundle import Bundle, save_bundle
+from emulator.dataset import SampleFile
+from emulator.libemulator import LibEmulator
+from emulator.mlp import MLPSpec, build_mlp
+from emulator.normalise import Normaliser
+from emulator.records import RecordWriter
+
+HIDDEN = {3: (64, 64), 5: (8,), 9: (512, 512, 512)}  # trial: architecture
+ERROR = {3: 1.0e-4, 5: 1.8e-4, 9: 0.9e-4}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """A study whose three networks have the errors and widths above (their weights are untrained)."""
+    folder = tmp_path_factory.mktemp("study")
+    rng = np.random.default_rng(0)
+    x, y = rng.lognormal(size=(1000, 2)), rng.random(1000)
+    with netCDF4.Dataset(folder / "samples.nc", "w") as file:
+        file.createDimension("n", 1000)
+        for name, values in {"q": x[:, 0], "w": x[:, 1], "f": y}.items():
+            variable = file.createVariable(name, "f8", ("n",))
+            variable.units = "1"
+            variable[:] = values
+    samples = SampleFile(folder / "samples.nc", ["q", "w"], ["f"])
+    data = {
+        "path": str(samples.path),
+        "checksum": samples.checksum(),
+        "num_samples": 1000,
+        "inputs": ["q", "w"],
+        "outputs": ["f"],
+        "units": {},
+        "seed": 1,
+        "test_fraction": 0.2,
+    }
+    (folder / "study.json").write_text(json.dumps({"schema": 1}))
+    with RecordWriter(folder / "step2" / "worker-0.jsonl") as records:
+        for trial, hidden in HIDDEN.items():
+            spec = MLPSpec(num_inputs=2, hidden=hidden, num_outputs=1)
+            model = f"step2/models/trial-{trial:06d}.pt"
+            save_bundle(
+                folder / model,
+                spec=spec,
+                state=build_mlp(spec, torch.Generator().manual_seed(trial)).state_dict(),
+                inputs=Normaliser.fit(x, samples.input_columns, "log"),
+                outputs=Normaliser.fit(y[:, None], samples.output_columns, standardise=False),
+                input_columns=samples.input_columns,
+                output_columns=samples.output_columns,
+                provenance={"trial": trial, "data": data},
+            )
+            records.append(
+                {
+                    "trial": trial,
+                    "state": "complete",
+                    "validation_mse": ERROR[trial],
+                    "num_parameters": spec.num_parameters,
+                    "hidden": list(hidden),
+                    "model": model,
+                }
+            )
+        records.append({"trial": 11, "state": "failed", "validation_mse": None, "model": None})
+    return folder
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "deep" / "model.onnx"
+
+
+def run(study, out, *options):
+    return export.main([str(study), "--out", str(out), *options])
+
+
+def test_the_lightest_is_exported_and_runs_in_every_runtime(study, out, capsys):
+    assert run(study, out, "--pick", "lightest") == 0
+    text = capsys.readouterr().out
+    assert "trial 5: least latency among the 3" in text
+    assert "hold-out error, 200 samples" in text
+    x = np.random.default_rng(7).lognormal(size=(50, 2))
+    by_onnxruntime = onnxruntime.InferenceSession(str(out)).run(None, {"x": x})[0]
+    with torch.no_grad():
+        by_torchscript = torch.jit.load(str(out.with_suffix(".pt")))(torch.from_numpy(x)).numpy()
+    by_libemulator = LibEmulator(out).infer(x)
+    # sigmoid outputs of float32 sums over 8 terms
+    np.testing.assert_allclose(by_onnxruntime, by_libemulator, atol=1e-6)
+    np.testing.assert_allclose(by_torchscript, by_libemulator, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "trial"),
+    [(["--pick", "best"], 9), (["--pick", "trial:3"], 3), (["--pick", "lightest", "--tolerance", "0.2"], 3)],
+)
+def test_rules_and_tolerance_reach_the_selector(study, out, capsys, options, trial):
+    assert run(study, out, "--format", "onnx", "--no-holdout", *options) == 0
+    assert f"\ntrial {trial}: " in capsys.readouterr().out
+    assert json.loads(LibEmulator(out).metadata("libemulator.provenance"))["trial"] == trial
+    assert not out.with_suffix(".pt").exists()
+
+
+def test_latencies_are_kept_with_the_study_and_measured_once(study, out, monkeypatch):
+    assert run(study, out, "--no-holdout") == 0
+    kept = json.loads((study / "latency.json").read_text())
+    assert set(kept["trials"]) == {"3", "5", "9"}
+    assert set(kept["trials"]["3"]) == {"1", "16", "128", "1024"}
+    assert kept["trials"]["9"]["16"] > kept["trials"]["5"]["16"]
+    monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("measured again"))
+    assert run(study, out, "--no-holdout") == 0
+
+
+def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, out, monkeypatch, capsys):
+    out.parent.mkdir(parents=True)
+    out.write_text("what stood here before")
+    original = export.write_onnx
+
+    def with_another_bias(bundle: Bundle, path, tolerance):
+        state = dict(bundle.state)
+        state["0.bias"] = state["0.bias"] + 1e-3
+        fields = bundle.__dict__ | {"state": state}
+        original(Bundle(**fields), path, tolerance)
+
+    monkeypatch.setattr(export, "write_onnx", with_another_bias)
+    assert run(study, out) == 2
+    assert "ONNX Runtime gives" in capsys.readouterr().err
+    assert out.read_text() == "what stood here before"
+    assert [p.name for p in out.parent.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--pick", "nicest"], "rule 'nicest' is unknown"),
+        (["--pick", "trial:11"], "trial '11' has no retrained network"),
+        (["--max-latency", "0.001"], "relax a limit"),
+        (["--format", "tflite"], "unknown ['tflite']"),
+    ],
+)
+def test_a_wrong_option_is_a_message_and_no_file(study, out, capsys, options, message):
+    assert run(study, out, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_changed_data_are_refused_rather_than_scored(study, out, tmp_path, capsys):
+    other = tmp_path / "other.nc"
+    other.write_bytes((study / "samples.nc").read_bytes())
+    with netCDF4.Dataset(other, "a") as file:
+        file["q"][0] = 2.0
+    assert run(study, out, "--data", str(other)) == 2
+    assert "the file has changed" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_study_is_refused(tmp_path, capsys):
+    assert export.main([str(tmp_path)]) == 2
+    assert "is not a study" in capsys.readouterr().err
+
+
+def test_help_names_every_rule(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        export.main(["--help"])
+    text = capsys.readouterr().out
+    for rule in ("best", "lightest", "fastest", "knee", "trial:N"):
+        assert rule in text
