@@ -1,0 +1,84 @@
+/* The parts of an ONNX file that libemulator looks at, still pointing into the file's bytes. */
+#ifndef EMU_ONNX_H
+#define EMU_ONNX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "error.h"
+
+/* TensorProto.DataType */
+enum { ONNX_FLOAT = 1, ONNX_INT32 = 6, ONNX_INT64 = 7, ONNX_BOOL = 9, ONNX_DOUBLE = 11 };
+
+/* Limits of the reader: generous for any multilayer perceptron, small enough that no file costs more memory or
+ * time than its size justifies. */
+enum {
+    ONNX_MAX_NODES = 20000,
+    ONNX_MAX_TENSORS = 20000,
+    ONNX_MAX_METADATA = 1000,
+    ONNX_MAX_RANK = 8,
+    ONNX_MAX_NODE_INPUTS = 8
+};
+#define ONNX_MAX_FILE ((size_t)1 << 31) /* protobuf's own limit is 2 GiB */
+
+typedef struct {
+    emu_text name;
+    int32_t type;
+    int rank;
+    int64_t dims[ONNX_MAX_RANK];
+    size_t count;        /* product of dims */
+    const uint8_t *data; /* count elements, little-endian, unaligned */
+} onnx_tensor;
+
+typedef struct {
+    emu_text name, op_type, domain;
+    int num_inputs, num_outputs;
+    emu_text inputs[ONNX_MAX_NODE_INPUTS];
+    emu_text output;           /* the first; more are refused where they matter */
+    emu_text attributes;       /* the whole message, scanned again for each attribute asked for */
+} onnx_node;
+
+typedef struct {
+    emu_text name;
+    int32_t type;
+    int rank; /* -1: not stated */
+    int64_t dims[ONNX_MAX_RANK]; /* -1: symbolic or not stated */
+} onnx_value;
+
+typedef struct {
+    emu_text key, value;
+} onnx_metadata;
+
+typedef struct {
+    int64_t opset; /* of the default domain */
+    int num_nodes, num_tensors, num_inputs, num_outputs, num_metadata;
+    onnx_node *nodes;
+    onnx_tensor *tensors; /* initializers */
+    onnx_value *inputs, *outputs;
+    onnx_metadata *metadata;
+} onnx_model;
+
+/* Read the file's structure; what is returned points into `bytes` and into the arena. */
+bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error);
+
+/* Element i as a number. */
+double emu_onnx_value_at(const onnx_tensor *tensor, size_t i);
+
+typedef enum { ONNX_ABSENT, ONNX_INT, ONNX_REAL, ONNX_TENSOR, ONNX_REALS, ONNX_OTHER } onnx_attribute_kind;
+typedef struct {
+    onnx_attribute_kind kind;
+    int64_t integer;
+    double real;
+    onnx_tensor tensor; /* ONNX_TENSOR and ONNX_REALS */
+} onnx_attribute;
+
+/* The attribute of that name; kind ONNX_ABSENT if there is none. */
+bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attribute *attribute, emu_arena *arena,
+                         emu_error *error);
+
+bool emu_text_is(emu_text text, const char *literal);
+bool emu_text_equal(emu_text a, emu_text b);
+
+#endif

@@ -1,0 +1,70 @@
+/* One model, many threads: the same bits, with the threads' own workspaces and with the callers'. Threads come and go,
+ * and use models of different sizes in turn, so that workspaces grow and are given back (the leak checker watches). */
+#include "check.h"
+#include "onnx_writer.h"
+
+#include <pthread.h>
+
+enum { THREADS = 8, ROUNDS = 20, SAMPLES = 200 };
+
+typedef struct {
+    const emu_model *small, *large;
+    const double *x_small, *x_large, *y_small, *y_large;
+    long wrong;
+} job;
+
+static long compare(const emu_model *m, const double *x, const double *expected, void *workspace, size_t size,
+                    int round)
+{
+    static const int64_t batches[4] = {1, 7, 40, SAMPLES};
+    const int64_t I = emu_num_inputs(m), O = emu_num_outputs(m), n = batches[round % 4];
+    double *y = malloc((size_t)(n * O) * sizeof *y);
+    emu_status status = emu_infer_f64(m, n, x, I, 1, y, O, 1, workspace, size);
+    const long wrong = status != EMU_OK || memcmp(y, expected, (size_t)(n * O) * sizeof *y) != 0;
+    free(y);
+    return wrong;
+}
+
+static void *work(void *pointer)
+{
+    job *j = pointer;
+    const size_t size = emu_workspace_size(j->large);
+    void *workspace = malloc(size);
+    for (int round = 0; round < ROUNDS; round++) {
+        j->wrong += compare(j->small, j->x_small, j->y_small, NULL, 0, round);
+        j->wrong += compare(j->large, j->x_large, j->y_large, NULL, 0, round);
+        j->wrong += compare(j->large, j->x_large, j->y_large, workspace, size, round);
+    }
+    free(workspace);
+    return NULL;
+}
+
+int main(void)
+{
+    static const int shape_small[] = {4, 20, 3}, shape_large[] = {16, 300, 65, 40, 5};
+    net small = random_net(1, 2, shape_small, "Relu", "", 1);
+    net large = random_net(2, 4, shape_large, "Tanh", "Sigmoid", 0);
+    emu_model *m_small = load_net(&small), *m_large = load_net(&large);
+    static double x_small[SAMPLES * 4], x_large[SAMPLES * 16], y_small[SAMPLES * 3], y_large[SAMPLES * 5];
+    random_inputs(&small, 1, SAMPLES, x_small);
+    random_inputs(&large, 1, SAMPLES, x_large);
+    emu_infer_f64(m_small, SAMPLES, x_small, 4, 1, y_small, 3, 1, NULL, 0);
+    emu_infer_f64(m_large, SAMPLES, x_large, 16, 1, y_large, 5, 1, NULL, 0);
+    for (int wave = 0; wave < 3; wave++) {
+        pthread_t threads[THREADS];
+        job jobs[THREADS];
+        for (int t = 0; t < THREADS; t++) {
+            jobs[t] = (job){m_small, m_large, x_small, x_large, y_small, y_large, 0};
+            CHECK(pthread_create(&threads[t], NULL, work, &jobs[t]) == 0, "cannot start a thread");
+        }
+        for (int t = 0; t < THREADS; t++) {
+            pthread_join(threads[t], NULL);
+            CHECK(jobs[t].wrong == 0, "wave %d, thread %d: %ld calls differ", wave, t, jobs[t].wrong);
+        }
+    }
+    emu_free(m_small);
+    emu_free(m_large);
+    free_net(&small);
+    free_net(&large);
+    FINISH(3 * 2 * THREADS);
+}

@@ -1,0 +1,73 @@
+"""The installed wheel, away from the source tree: it carries its library and tools, and the commands start."""
+
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
+    subprocess.run(list(map(str, command)), check=True, timeout=600)
+    (built,) = folder.glob("libemulator-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def python(wheel, tmp_path_factory):
+    """Interpreter of a new environment that holds the wheel, and this environment's other packages."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / "bin" / "python"
+    command = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", wheel]
+    subprocess.run(list(map(str, command)), check=True, timeout=300)
+    # A path named in a .pth file is searched, but its own .pth files (the editable install) are not run.
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    site = folder / "lib" / version / "site-packages"
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return python
+
+
+def run(python, *arguments, folder):
+    return subprocess.run(
+        [str(python), *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=300
+    )
+
+
+def test_the_wheel_holds_the_library_its_header_and_its_tools(wheel):
+    files = zipfile.ZipFile(wheel).namelist()
+    for wanted in ("emulator/lib/libemulator.so", "emulator/include/libemulator.h", "emu-bench", "emu-info"):
+        assert any(wanted in f for f in files), f"{wanted} is not among {files}"
+    assert not any(f.startswith(("tests/", "build/")) for f in files)
+
+
+def test_the_installed_package_finds_its_own_library(python, tmp_path):
+    code = "import emulator.libemulator as l; print(l.__file__); print(l.library_path())"
+    done = run(python, "-c", code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    module, library = map(Path, done.stdout.split())
+    assert python.parents[1] in module.parents
+    assert python.parents[1] in library.parents
+
+
+@pytest.mark.parametrize(
+    "module", ["hpo.search", "hpo.report", "emulator.export", "emulator.activation"]
+)
+def test_each_command_has_help(python, tmp_path, module):
+    done = run(python, "-m", module, "--help", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"python -m {module}" in done.stdout
+
+
+def test_the_baselines_are_registered(python, tmp_path):
+    code = "from importlib.metadata import entry_points as e; print([p.value for p in e(group='emulator.baselines')])"
+    done = run(python, "-c", code, folder=tmp_path)
+    assert "emulator.activation.baselines:baselines" in done.stdout
