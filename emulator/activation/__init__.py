@@ -1,0 +1,9 @@
+"""The case study: aerosol activation in an adiabatic updraft, from explicit physics.
+
+Importing this package imports neither numba nor netCDF4; its modules do when they are used:
+
+- `constants`, `modes`: the numbers that every part shares
+- `states`: the states to simulate, drawn reproducibly
+- `parcel`: the explicit parcel model, `simulate(states, settings)`
+- `generate`: samples files; `python -m emulator.activation generate`
+"""

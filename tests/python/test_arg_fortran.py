@@ -1,0 +1,226 @@
+"""The Fortran twin of ARG and the host's mapping, compared with numpy through a shared library built here."""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emulator.activation import arg
+from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+EPS = np.spacing(1.0)
+
+pytestmark = pytest.mark.skipif(
+    shutil.which(os.environ.get("FC", "gfortran")) is None or shutil.which("cmake") is None,
+    reason="needs a Fortran compiler and cmake; Debian: apt install gfortran cmake",
+)
+
+
+@pytest.fixture(scope="module", params=["Release", "Debug"])
+def library(request, tmp_path_factory):
+    """The activation routines, compiled with CMake as a host would."""
+    build = tmp_path_factory.mktemp(f"activation-{request.param}")
+    source = REPOSITORY / "tests/host/activation_c"
+    for command in (
+        ["cmake", "-S", str(source), "-B", str(build), f"-DCMAKE_BUILD_TYPE={request.param}"],
+        ["cmake", "--build", str(build)],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return ctypes.CDLL(str(build / "libactivation_c.so"))
+
+
+def pointer(array):
+    assert array.flags.f_contiguous or array.flags.c_contiguous
+    return array.ctypes.data_as(ctypes.c_void_p)
+
+
+def fortran_modal(library, updraft, tair, density, number, volume, kappa, max_updraft=10.0):
+    """Every output of the point routine over (n,) states with (n, nmode) modes."""
+    n, nmode = number.shape
+    inputs = [np.ascontiguousarray(a, dtype=np.float64) for a in (updraft, tair, density, number, volume, kappa)]
+    fn, fm, fluxn, fluxm = (np.empty((n, nmode)) for _ in range(4))
+    full, smax = np.empty(n), np.empty(n)
+    library.c_activate_modal(
+        n, nmode, pointer(inputs[0]), ctypes.c_double(max_updraft), *map(pointer, inputs[1:]),
+        *map(pointer, (fn, fm, fluxn, fluxm, full, smax)),
+    )  # fmt: skip
+    return {"fn": fn, "fm": fm, "fluxn": fluxn, "fluxm": fluxm, "flux_fullact": full, "smax": smax}
+
+
+def host_states(n, seed):
+    """Native host states, each a random one, a good part of them on or around the scheme's thresholds."""
+    rng = np.random.default_rng(seed)
+
+    def log_uniform(low, high, shape):
+        return np.exp(rng.uniform(np.log(low), np.log(high), shape))
+
+    tair = rng.uniform(180.0, 320.0, n)
+    density = rng.uniform(1e4, 1.05e5, n) / (arg.GAS_CONSTANT_DRY_AIR * tair)
+    updraft = log_uniform(1e-4, 20.0, n)
+    number = log_uniform(1e2, 1e11, (n, 4))
+    radius = log_uniform(DRY_RADIUS_MIN_UM, DRY_RADIUS_MAX_UM, (n, 4)) * 1e-6
+    volume = 4 / 3 * np.pi * arg.EXP45_MODE * radius**3 * number
+    kappa = log_uniform(1e-4, 1.5, (n, 4))
+    for array, values in (
+        (updraft, [0.0, -1.0, 1e-300, 1e-12]),
+        (number, [0.0, 1e-39, 1.01e-39, 0.99e-20, 1e-20, 1e-3]),
+        (volume, [0.0, 1e-39, 1.01e-39, 1e-30]),
+        (kappa, [0.0, 1e-10, 1.01e-10]),
+    ):
+        chosen = rng.random(array.shape) < 0.05
+        array[chosen] = rng.choice(values, chosen.sum())
+    tair[: n // 50] = rng.choice([127.16, 100.0, 253.15, 263.15, 273.15, 274.16, 375.16, 390.0], n // 50)
+    return updraft, tair, density, number, volume, kappa
+
+
+def test_fortran_equals_numpy_to_round_off(library):
+    states = host_states(20_000, seed=1)
+    fn, fm, smax = arg.activate_modal(*states)
+    fortran = fortran_modal(library, *states)
+    # Worst chain: about 30 roundings and a pow in the coefficients, raised to 3/2 twice (a few tens of eps relative in
+    # 1/S_max^2, more where its logarithm's argument is huge); erf's slope times erf_scale turns that into at most
+    # 0.45 as much in fn. gfortran takes log and erf from libmvec here, 4 ulp. Measured: 5 eps in smax, 3 in fn and fm.
+    np.testing.assert_allclose(fortran["smax"], smax, rtol=32 * EPS, atol=0)
+    np.testing.assert_allclose(fortran["fn"], fn, rtol=0, atol=16 * EPS)
+    np.testing.assert_allclose(fortran["fm"], fm, rtol=0, atol=16 * EPS)
+    assert 0.2 < (fn == 0).mean() < 0.8  # both sides of the thresholds are there
+    assert ((fn > 0.01) & (fn < 0.99)).mean() > 0.1
+    assert np.isfinite(fortran["fn"]).all()
+
+
+def test_fluxes_are_fractions_times_updraft_and_zero_after_early_returns(library):
+    updraft, tair, density, number, volume, kappa = host_states(5_000, seed=2)
+    fortran = fortran_modal(library, updraft, tair, density, number, volume, kappa)
+    returned = (updraft <= 0) | (number[:, 0] < 1e-20)
+    assert 100 < returned.sum() < 4000
+    w = np.where(returned, 0.0, updraft)
+    assert (fortran["fluxn"] == fortran["fn"] * w[:, None]).all()
+    assert (fortran["fluxm"] == fortran["fm"] * w[:, None]).all()
+    assert (fortran["flux_fullact"] == w).all()
+    assert all((fortran[name][returned] == 0).all() for name in fortran)
+
+
+@pytest.mark.parametrize("nmode", [1, 2, 3])
+def test_fewer_modes_equal_numpy_with_as_many(library, nmode, monkeypatch):
+    states = host_states(5_000, seed=3)
+    states = (*states[:3], *(np.ascontiguousarray(a[:, :nmode]) for a in states[3:]))
+    fortran = fortran_modal(library, *states)
+    monkeypatch.setattr(arg, "NUM_MODES", nmode)
+    for name in ("F_MODE", "G_MODE", "EXP45_MODE", "ERF_SCALE", "ERF_MASS_SHIFT"):
+        monkeypatch.setattr(arg, name, getattr(arg, name)[:nmode])
+    fn, fm, _ = arg.activate_modal(*states)
+    np.testing.assert_allclose(fortran["fn"], fn, rtol=0, atol=16 * EPS)
+    np.testing.assert_allclose(fortran["fm"], fm, rtol=0, atol=16 * EPS)
+
+
+def test_a_number_of_modes_that_does_not_exist_gives_nan_everywhere(library):
+    updraft, tair, density, number, volume, kappa = (a[:3] for a in host_states(100, seed=3))
+    five = [np.hstack([a, a[:, :1]]) for a in (number, volume, kappa)]
+    fortran = fortran_modal(library, updraft, tair, density, *five)
+    for name in ("fn", "fm", "fluxn", "fluxm", "flux_fullact"):
+        assert np.isnan(fortran[name]).all(), name
+
+
+def test_prescribed_supersaturation_equals_numpy(library):
+    states = [np.ascontiguousarray(a) for a in host_states(3_000, seed=4)]
+    n = len(states[0])
+    for prescribed in (0.003, 0.0, -1.0):
+        fn, fm = np.empty((n, 4)), np.empty((n, 4))
+        library.c_activate_prescribed(
+            n, 4, ctypes.c_double(prescribed), *map(pointer, states), pointer(fn), pointer(fm)
+        )
+        expected_fn, expected_fm, _ = arg.activate_modal(*states, smax_prescribed=np.full(n, prescribed))
+        np.testing.assert_allclose(fn, expected_fn, rtol=0, atol=16 * EPS)
+        np.testing.assert_allclose(fm, expected_fm, rtol=0, atol=16 * EPS)
+        assert (fn > 0).any() == (prescribed > 0)
+
+
+def test_batched_number_equals_the_point_routine_and_leaves_the_other_columns(library):
+    pcols, ncol = 16, 11
+    for seed in range(50):
+        states = host_states(pcols, seed=100 + seed)
+        point = fortran_modal(library, *states)["fn"]
+        columns = [np.asfortranarray(a) for a in states]
+        for a in columns:
+            a[ncol:] = np.nan
+        fn = np.full((pcols, 4), -7.0, order="F")
+        library.c_activate_number(pcols, ncol, *map(pointer, columns), pointer(fn))
+        # not the same bits: gfortran may take log and erf from libmvec (4 ulp) in one of the two, libm in the other
+        np.testing.assert_allclose(fn[:ncol], point[:ncol], rtol=0, atol=16 * EPS)
+        assert (fn[ncol:] == -7.0).all()
+
+
+def test_inverse_cube_root_is_good_to_4_units_in_the_last_place(library):
+    rng = np.random.default_rng(0)
+    x = np.concatenate([
+        rng.uniform(1, 8, 200_000),  # every start of the iteration occurs within a factor of 8
+        np.exp(rng.uniform(-690, 690, 100_000)),
+        [np.finfo(float).tiny, 1.0, 8.0, 1e-300, 1e300],
+    ])  # fmt: skip
+    z = np.empty_like(x)
+    library.c_inverse_cube_root(x.size, pointer(x), pointer(z))
+    exact = 1.0 / np.cbrt(x.astype(np.longdouble))
+    assert np.abs((z - exact) / np.spacing(np.abs(exact.astype(float)))).max() <= 4
+    assert z[-4] == 1.0
+    assert z[-3] == 0.5
+
+
+def emulator_inputs(library, chunk, first, ncol, level, column, offset, ldx, num_inputs):
+    pcols, pver = chunk["t"].shape
+    x = np.full((ldx, num_inputs), -7.0, order="F")
+    library.c_emulator_inputs(
+        pcols, pver, first, ncol, level, *(pointer(chunk[k]) for k in ("t", "rho", "w", "rh", "na", "volume", "hygro")),
+        pointer(np.asarray(column, dtype=np.int32)), offset, ldx, num_inputs, pointer(x),
+    )  # fmt: skip
+    return x
+
+
+@pytest.fixture
+def chunk_and_inputs():
+    """A chunk (pcols, pver[, mode]) in the host's units and the case study's inputs that it was made of."""
+    rng = np.random.default_rng(5)
+    shape = (16, 3)
+    tair, pressure = rng.uniform(235, 305, shape), rng.uniform(400, 1013, shape)
+    rh, wbar = rng.uniform(0.7, 1, shape), rng.uniform(5, 1000, shape)
+    num_aer = np.exp(rng.uniform(np.log(1e-4), np.log(1e5), (*shape, 4)))
+    r_aer = np.exp(rng.uniform(np.log(DRY_RADIUS_MIN_UM), np.log(DRY_RADIUS_MAX_UM), (*shape, 4)))
+    kappa = rng.uniform(0, 1.2, (*shape, 4))
+    updraft, density, number, volume = arg.host_state(tair, pressure, wbar, num_aer, r_aer)
+    chunk = {"t": tair, "rho": density, "w": updraft, "rh": rh, "na": number, "volume": volume, "hygro": kappa}
+    inputs = np.concatenate([np.stack([tair, pressure, rh, wbar], axis=-1), num_aer, r_aer, kappa], axis=-1)
+    return {k: np.asfortranarray(v) for k, v in chunk.items()}, inputs
+
+
+def test_mapping_gives_back_the_inputs_that_the_host_state_was_made_of(library, chunk_and_inputs):
+    chunk, inputs = chunk_and_inputs
+    x = emulator_inputs(library, chunk, 1, 16, 2, range(1, 17), 0, 16, 16)
+    # a handful of conversions, an exp(4.5 ln^2 sigma) and a cube root of 4 ulp, there and back
+    np.testing.assert_allclose(x, inputs[:, 1], rtol=16 * EPS)
+
+
+def test_mapping_puts_columns_where_the_model_wants_them_and_touches_nothing_else(library, chunk_and_inputs):
+    chunk, inputs = chunk_and_inputs
+    column = np.zeros(16, dtype=np.int32)
+    column[[0, 3, 8, 15]] = 3, 1, 4, 2  # tair, wbar, r_aer_1, kappa_4 of a model with four inputs
+    x = emulator_inputs(library, chunk, 5, 7, 3, column, 10, 32, 4)
+    np.testing.assert_allclose(x[10:17], inputs[4:11, 2][:, [3, 15, 0, 8]], rtol=16 * EPS)
+    x[10:17] = -7.0
+    assert (x == -7.0).all()
+
+
+def test_mapping_gives_radius_zero_to_absent_modes_and_passes_nan_on(library, chunk_and_inputs):
+    chunk, _ = chunk_and_inputs
+    chunk["na"][0, 0, 0] = chunk["volume"][1, 0, 1] = 0.0
+    chunk["na"][2, 0, 2] = chunk["volume"][3, 0, 3] = np.nan
+    x = emulator_inputs(library, chunk, 1, 16, 1, range(1, 17), 0, 16, 16)
+    assert x[0, 8] == 0.0
+    assert x[1, 9] == 0.0
+    assert np.isnan(x[2, 10])
+    assert np.isnan(x[3, 11])
+    assert np.isnan(x).sum() == 3  # and the number of the third
