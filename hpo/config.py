@@ -1,0 +1,388 @@
+"""What a search is asked to do: frozen tables, read from TOML, every value checked when it is built."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from hpo.dimensions import Choices, Range, parse_dimension
+from hpo.errors import SearchError
+from hpo.recipe import NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
+
+# Names as emulator.mlp and emulator.normalise know them; repeated here (a test compares) because those modules
+# import PyTorch, for which `--help` should not wait.
+ACTIVATIONS = ("relu", "tanh", "sigmoid", "identity")
+OUTPUT_ACTIVATIONS = ("auto", "sigmoid", "tanh", "identity")
+TRANSFORMS = ("auto", "none", "log", "log10", "sqrt", "logit")
+
+# The paper trains and validates on halves of its three smallest subsets (p = 0.005, 0.0005, 0.00025), on 80 and
+# 20 % of the larger ones.
+SMALL_SUBSET = 0.005
+SMALL_VALIDATION_FRACTION = 0.5
+VALIDATION_FRACTION = 0.2
+DEFAULT_TOP = 50  # the paper's
+MAX_DEPTH = 1000
+MAX_WIDTH = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """[data]: which samples, which variables, how they are split and transformed.
+
+    Attributes
+    ----------
+    path : str
+        Samples file (netCDF).
+    inputs, outputs : tuple of str or None
+        Variables; None: the case study's.
+    units : mapping of str to str
+        Expected units, or those of variables without any.
+    transforms : str, mapping, or Choices of str
+        Of the inputs: for all, or per variable or column (`default` for the rest), or searched.
+    output_transforms : str or mapping
+        Of the outputs.
+    test_fraction : float
+        Hold-out part that no search ever reads. (The paper's, on 98.6 million samples: 0.8.)
+    validation_fraction : float or 'auto'
+        Of the samples used; auto: 0.5 for subsets of at most 0.005, else 0.2, as in the paper.
+    """
+
+    path: str = ""
+    inputs: tuple[str, ...] | None = None
+    outputs: tuple[str, ...] | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    transforms: str | Mapping[str, str] | Choices = "auto"
+    output_transforms: str | Mapping[str, str] = "none"
+    test_fraction: float = 0.2
+    validation_fraction: float | str = "auto"
+
+    def __post_init__(self):
+        _expect("path", self.path, isinstance(self.path, (str, os.PathLike)), "a file name")
+        object.__setattr__(self, "path", os.fspath(self.path))
+        for name in ("inputs", "outputs"):
+            value = getattr(self, name)
+            if value is not None:
+                _expect(name, value, _strings(value) and len(value) > 0, "a list of variable names")
+                object.__setattr__(self, name, tuple(value))
+        _expect("units", self.units, _string_table(self.units), "a table of variable = 'unit'")
+        if isinstance(self.transforms, list):
+            object.__setattr__(self, "transforms", _dimension("transforms", self.transforms, numeric=False))
+        self._check_transforms("transforms", self.transforms)
+        if isinstance(self.output_transforms, (list, Choices)):
+            raise SearchError(
+                "output_transforms cannot be searched: errors under different output transforms are in different "
+                "units and have no order; choose one, or run two searches"
+            )
+        self._check_transforms("output_transforms", self.output_transforms)
+        number = "a number from 0, below 1"
+        _expect("test_fraction", self.test_fraction, _in(self.test_fraction, 0.0, 1.0, high_open=True), number)
+        if self.validation_fraction != "auto":
+            valid = _in(self.validation_fraction, 0.0, 1.0, low_open=True, high_open=True)
+            _expect("validation_fraction", self.validation_fraction, valid, "'auto' or a number between 0 and 1")
+
+    @staticmethod
+    def _check_transforms(name, value):
+        if isinstance(value, Choices):
+            kinds = value.values
+        elif isinstance(value, Mapping):
+            kinds = tuple(value.values())
+        else:
+            kinds = (value,)
+        for kind in kinds:
+            _expect(name, kind, isinstance(kind, str) and kind in TRANSFORMS, f"one of {', '.join(TRANSFORMS)}")
+
+    def validation_fraction_at(self, subset: float) -> float:
+        """Validation fraction of a subset of relative size `subset`."""
+        if self.validation_fraction != "auto":
+            return float(self.validation_fraction)
+        return SMALL_VALIDATION_FRACTION if subset <= SMALL_SUBSET else VALIDATION_FRACTION
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpaceConfig:
+    """[space]: the architectures; the defaults are the paper's.
+
+    `depth` is the number of hidden layers, `widths` what the width of each is drawn from, independently. Each is
+    a number, a list (choices) or a table (range). `output_activation` auto: sigmoid where all training outputs lie
+    in 0..1 (they are then not scaled, and the MSE is in physical units), identity with standardised outputs else.
+    """
+
+    depth: int | Choices | Range = field(default_factory=lambda: Range(low=1, high=20))
+    widths: int | Choices | Range = field(
+        default_factory=lambda: Choices(values=(8, 16, 32, 64, 128, 256, 512, 1024, 2048))
+    )
+    activation: str | Choices = "relu"
+    output_activation: str = "auto"
+
+    def __post_init__(self):
+        for name, most in (("depth", MAX_DEPTH), ("widths", MAX_WIDTH)):
+            value = _dimension(name, getattr(self, name), numeric=True, refuse_pair=name == "depth")
+            for sample in _samples(value):
+                whole = type(sample) is int and 1 <= sample <= most
+                _expect(name, sample, whole, f"whole numbers from 1 to {most}")
+            object.__setattr__(self, name, value)
+        activation = _dimension("activation", self.activation, numeric=False)
+        for sample in _samples(activation):
+            _expect("activation", sample, sample in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
+        object.__setattr__(self, "activation", activation)
+        if isinstance(self.output_activation, list):
+            raise SearchError("output_activation cannot be searched: it decides the units of the error; choose one")
+        known = self.output_activation in OUTPUT_ACTIVATIONS
+        _expect("output_activation", self.output_activation, known, f"one of {', '.join(OUTPUT_ACTIVATIONS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """[train]: values of `hpo.recipe.Recipe`, each fixed or a dimension of the search."""
+
+    values: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        defaults = Recipe()
+        values = {}
+        for name in RECIPE_FIELDS:
+            given = self.values.get(name, getattr(defaults, name))
+            value = _dimension(name, given, numeric=name in NUMERIC_FIELDS)
+            for sample in _samples(value):
+                Recipe(**{name: sample})
+            values[name] = value if isinstance(value, (Choices, Range)) else getattr(Recipe(**{name: value}), name)
+        _unknown_keys("train", set(self.values), RECIPE_FIELDS)
+        object.__setattr__(self, "values", values)
+
+    @property
+    def searched(self) -> dict[str, Choices | Range]:
+        return {k: v for k, v in self.values.items() if isinstance(v, (Choices, Range))}
+
+    @property
+    def fixed(self) -> dict[str, object]:
+        return {k: v for k, v in self.values.items() if k not in self.searched}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchSettings:
+    """[search]: how many trials, on how much data, and which go on to step 2.
+
+    Attributes
+    ----------
+    trials : int
+        Configurations evaluated in step 1.
+    p_subset : float
+        Part of the samples (without the hold-out part) that step 1 uses.
+    top, p_retrain : int or None, float or None
+        Trials retrained in step 2, as a number (default 50) or as a fraction of `trials`.
+    seed : int
+    keep_step1_models : bool
+        Off by default: 10,000 networks of the paper's space are 80 GB.
+    light_top : int
+        Also retrain this many light trials: see `hpo.step2.promote`.
+    light_factor : float
+        Largest step-1 error of a light trial, as a multiple of the best.
+    checkpoint_seconds : float
+        A retraining is written down this often, at the end of an epoch, so that a kill costs no more.
+    """
+
+    trials: int = 10_000
+    p_subset: float = 0.05
+    top: int | None = None
+    p_retrain: float | None = None
+    seed: int = 0
+    keep_step1_models: bool = False
+    light_top: int = 0
+    light_factor: float = 3.0
+    checkpoint_seconds: float = 30.0
+
+    def __post_init__(self):
+        _expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
+        _expect("p_subset", self.p_subset, _in(self.p_subset, 0.0, 1.0, low_open=True), "above 0, at most 1")
+        if self.top is not None and self.p_retrain is not None:
+            raise SearchError(f"both top = {self.top} and p_retrain = {self.p_retrain} are given; give one of them")
+        if self.top is not None:
+            _expect("top", self.top, type(self.top) is int and self.top >= 1, "a whole number of at least 1")
+        if self.p_retrain is not None:
+            _expect("p_retrain", self.p_retrain, _in(self.p_retrain, 0.0, 1.0, low_open=True), "above 0, at most 1")
+        elif self.top is None:
+            object.__setattr__(self, "top", DEFAULT_TOP)
+        seed = type(self.seed) is int and 0 <= self.seed < 1 << 63
+        _expect("seed", self.seed, seed, "a whole number from 0 to 2^63 - 1")
+        _expect("keep_step1_models", self.keep_step1_models, isinstance(self.keep_step1_models, bool), "true or false")
+        light = type(self.light_top) is int and self.light_top >= 0
+        _expect("light_top", self.light_top, light, "a whole number of at least 0")
+        _expect("light_factor", self.light_factor, _in(self.light_factor, 1.0, math.inf), "a number of at least 1")
+        _expect("checkpoint_seconds", self.checkpoint_seconds, _in(self.checkpoint_seconds, 0.0, math.inf), "0 or more")
+
+    @property
+    def num_top(self) -> int:
+        """Trials that step 2 retrains for their error."""
+        wanted = self.top if self.top is not None else max(1, round(self.p_retrain * self.trials))
+        return min(wanted, self.trials)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole search. `step2` holds values of [train] that step 2 replaces."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    space: SpaceConfig = field(default_factory=SpaceConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    search: SearchSettings = field(default_factory=SearchSettings)
+    step2: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self):
+        _unknown_keys("step2", set(self.step2), RECIPE_FIELDS)
+        for name, value in self.step2.items():
+            if isinstance(value, (list, dict, Choices, Range)):
+                raise SearchError(f"[step2] {name} is {value!r}; expected one value: step 2 searches nothing")
+            try:
+                Recipe(**{name: value})
+            except SearchError as error:
+                raise SearchError(f"[step2] {error}") from None
+
+    def to_dict(self) -> dict:
+        """Plain tables, as in a config file; `from_dict` of it is the same config."""
+        tables = {"train": {k: _plain(v) for k, v in self.train.values.items()}}
+        for name in ("data", "space", "search"):
+            part = getattr(self, name)
+            values = {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
+            tables[name] = {k: v for k, v in values.items() if v is not None}
+        return {k: tables[k] for k in ("data", "space", "train", "search")} | {"step2": dict(self.step2)}
+
+    @classmethod
+    def from_dict(cls, tables: Mapping, source: str = "config") -> Config:
+        """Build from plain tables.
+
+        Raises
+        ------
+        SearchError
+            Unknown tables or keys, wrong types, values out of range; `source` is named.
+        """
+        try:
+            _unknown_keys("", set(tables), ("data", "space", "train", "search", "step2"))
+            for name, table in tables.items():
+                _expect(f"[{name}]", table, isinstance(table, Mapping), "a table")
+            parts = {}
+            for name, kind in (("data", DataConfig), ("space", SpaceConfig), ("search", SearchSettings)):
+                table = tables.get(name, {})
+                _unknown_keys(name, set(table), [f.name for f in fields(kind)])
+                parts[name] = _built(name, kind, table)
+            parts["train"] = _built("train", TrainConfig, {"values": tables.get("train", {})})
+            return cls(**parts, step2=dict(tables.get("step2", {})))
+        except SearchError as error:
+            raise SearchError(f"{source}: {error}") from None
+
+
+def read_toml(path: str | os.PathLike) -> dict:
+    """Tables of a TOML file; a relative [data] path counts from the current folder."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SearchError(f"config file {path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SearchError(f"config file {path} is not valid TOML: {error}") from None
+    except OSError as error:
+        raise SearchError(f"config file {path} cannot be read: {error}") from None
+
+
+def to_toml(tables: Mapping) -> str:
+    """Tables of plain values as TOML text."""
+    lines = []
+    for name, table in tables.items():
+        lines.append(f"[{name}]")
+        lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in table.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def differences(old: Mapping, new: Mapping) -> list[tuple[str, object, object]]:
+    """(key, old value, new value) where two `Config.to_dict()` differ; None stands for absent."""
+    found = []
+    for table in sorted(set(old) | set(new)):
+        a, b = old.get(table, {}), new.get(table, {})
+        for key in sorted(set(a) | set(b)):
+            if a.get(key) != b.get(key):
+                found.append((f"{table}.{key}", a.get(key), b.get(key)))
+    return found
+
+
+# -- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _expect(name, value, valid: bool, expected: str) -> None:
+    if not valid:
+        raise SearchError(f"{name} is {value!r} ({type(value).__name__}); expected {expected}")
+
+
+def _in(value, low, high, *, low_open=False, high_open=False) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    above = value > low if low_open else value >= low
+    below = value < high if high_open else value <= high
+    return above and below and math.isfinite(value)
+
+
+def _strings(value) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+
+
+def _string_table(value) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
+
+
+def _samples(value) -> tuple:
+    return value.samples() if isinstance(value, (Choices, Range)) else (value,)
+
+
+def _dimension(name, value, **options):
+    try:
+        return parse_dimension(value, **options)
+    except SearchError as error:
+        raise SearchError(f"{name}: {error}") from None
+
+
+def _built(name, kind, values):
+    try:
+        return kind(**values)
+    except SearchError as error:
+        text = str(error)
+        raise SearchError(text if text.startswith(f"[{name}]") else f"[{name}] {text}") from None
+
+
+def _unknown_keys(table: str, given: set[str], known) -> None:
+    unknown = sorted(given - set(known))
+    if not unknown:
+        return
+    where = f"[{table}]" if table else "the file"
+    hints = []
+    for key in unknown:
+        near = difflib.get_close_matches(key, list(known), n=1)
+        hints.append(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
+    raise SearchError(f"{where} has no {', '.join(hints)}; it may have {', '.join(known)}")
+
+
+def _plain(value):
+    if isinstance(value, (Choices, Range)):
+        return value.to_plain()
+    if isinstance(value, tuple):
+        return list(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _toml_key(key: str) -> str:
+    return key if key.replace("_", "").replace("-", "").isalnum() and key.isascii() else json.dumps(key)
+
+
+def _toml(value) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_toml_key(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_toml(v) for v in value) + "]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value)

@@ -1,0 +1,185 @@
+"""`python -m hpo.search`: the two-step hyperparameter search. Argument wiring only."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from hpo.config import Config, read_toml
+from hpo.errors import Interrupted, SearchError
+from hpo.study import Study, StudyLock, read_description
+
+DEFAULT_SAMPLES_FILE = Path("activation-samples.nc")
+DEFAULT_NUM_SAMPLES = 200_000
+
+_DESCRIPTION = """\
+Search for a neural network in two steps: train many configurations on a small part of the samples, retrain the best
+of them on all. Without options, the case study (aerosol activation) is searched: its samples are generated first.
+
+The same command goes on after a kill; so does `python -m hpo.search --out STUDY` alone.
+"""
+_EXAMPLES = """\
+examples:
+  python -m hpo.search                                   the case study, the paper's space, on all cores
+  python -m hpo.search --data samples.nc --trials 500 --widths 8,16,32,64,128 --depth 1:6 --top 10
+  python -m hpo.search --config search.toml --out study-2 --workers 8
+  python -m hpo.search --out study                       go on with a study
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m hpo.search",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    data = p.add_argument_group("what is searched (values here replace those of the config file)")
+    add = data.add_argument
+    add("--data", metavar="FILE", help="samples, netCDF (default: activation-samples.nc, generated if missing)")
+    add("--config", metavar="FILE", help="TOML with tables [data] [space] [train] [search] [step2]")
+    add("--recipe", choices=("default", "paper"), help="paper: plain z-scores of the inputs, no transforms")
+    add("--trials", type=int, metavar="N", help="configurations in step 1 (default: 10000)")
+    add("--p-subset", type=float, metavar="P", help="part of the samples that step 1 uses (default: 0.05)")
+    add("--top", type=int, metavar="K", help="trials retrained in step 2 (default: 50)")
+    add("--p-retrain", type=float, metavar="P", help="the same as a fraction of the trials")
+    add("--seed", type=int, metavar="S", help="of the split, the configurations and the trainings (default: 0)")
+    add("--depth", metavar="D", help="hidden layers: 3, 1:20 (range) or 1,2,4 (list) (default: 1:20)")
+    add("--widths", metavar="W", help="widths of a layer, as --depth (default: 8,16,32,...,2048)")
+    add("--max-epochs", type=int, metavar="N", help="of a training, in step 2 unless [step2] says (default: 100)")
+    run = p.add_argument_group("how it is run (no trial depends on these)")
+    add = run.add_argument
+    add("--out", type=Path, default=Path("study"), metavar="DIR", help="study folder (default: study)")
+    add("--workers", type=int, metavar="N", help="processes (default: one per usable core, at most 8 per GPU)")
+    add("--device", default="auto", help="cpu, cuda (all GPUs), cuda:0 or auto (default)")
+    add("--samples", type=int, metavar="N", help="samples to generate without --data (default: 200000)")
+    add("--quiet", action="store_true", help="only the final tables")
+    add("--rebuild-study", action="store_true", help="make the Optuna study anew from the records")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        _run(args, console)
+    except SearchError as error:
+        print(f"hpo.search: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, KeyboardInterrupt):
+        print(f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(args: argparse.Namespace, console: Console) -> None:
+    config = _config(args)
+    if not config.data.path:
+        config = _with_data(config, _generated_samples(args, config.search.seed))
+    # PyTorch is imported from here on: errors in options and --help need not wait for it
+    from hpo.prepare import open_samples
+    from hpo.run import resolved, run_search, worker_devices
+    from hpo.summary import estimate_text, print_summary
+
+    config = resolved(config, open_samples(config.data))
+    devices = worker_devices(args.device, args.workers)
+    lock = StudyLock(args.out)
+    try:
+        if not args.quiet:
+            console.print(
+                f"study {args.out}: {config.search.trials} trials, {len(devices)} workers on {devices[0]}",
+                soft_wrap=True,
+            )
+            console.print(estimate_text(config), highlight=False, soft_wrap=True)
+        result = run_search(
+            Study(args.out),
+            config,
+            devices=devices,
+            lock_fd=lock.fd,
+            console=console,
+            quiet=args.quiet,
+            rebuild_mirror=args.rebuild_study,
+        )
+    finally:
+        lock.release()
+    print_summary(console, config, result, args.out)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """The study's own settings or the config file's, then the flags."""
+    stored = read_description(args.out)
+    if args.config is not None:
+        tables, source = read_toml(args.config), args.config
+    elif stored is not None:
+        tables, source = stored["config"], f"{args.out}/study.json"
+    else:
+        tables, source = {}, "options"
+    tables = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    Config.from_dict(tables, source)
+    if args.config is not None and stored is not None and "path" not in tables.get("data", {}):
+        tables.setdefault("data", {})["path"] = stored["config"]["data"]["path"]
+
+    def put(table: str, key: str, value) -> None:
+        if value is not None:
+            tables.setdefault(table, {})[key] = value
+
+    put("data", "path", args.data)
+    if args.recipe is not None:
+        put("data", "transforms", "none" if args.recipe == "paper" else "auto")
+    put("space", "depth", _dimension("--depth", args.depth))
+    put("space", "widths", _dimension("--widths", args.widths))
+    put("train", "max_epochs", args.max_epochs)
+    for key in ("trials", "p_subset", "seed"):
+        put("search", key, getattr(args, key))
+    if args.top is not None or args.p_retrain is not None:
+        for key in ("top", "p_retrain"):
+            tables.get("search", {}).pop(key, None)
+            put("search", key, getattr(args, key))
+    return Config.from_dict(tables, "options")
+
+
+def _dimension(option: str, text: str | None):
+    if text is None:
+        return None
+    try:
+        if ":" in text:
+            low, high = (int(v) for v in text.split(":"))
+            return {"low": low, "high": high}
+        values = [int(v) for v in text.split(",")]
+    except ValueError:
+        raise SearchError(f"{option} {text!r}: expected a whole number, a range 1:20 or a list 8,16,32") from None
+    return values[0] if len(values) == 1 else {"choices": values}
+
+
+def _with_data(config: Config, path: Path) -> Config:
+    tables = config.to_dict()
+    tables["data"]["path"] = str(path)
+    return Config.from_dict(tables, "options")
+
+
+def _generated_samples(args: argparse.Namespace, seed: int) -> Path:
+    """The case study's samples, made by its own program, once."""
+    path = DEFAULT_SAMPLES_FILE
+    if path.exists() and args.samples is None:
+        return path
+    samples = args.samples if args.samples is not None else DEFAULT_NUM_SAMPLES
+    command = [sys.executable, "-m", "emulator.activation", "generate"]
+    command += ["--samples", str(samples), "--seed", str(seed), "--out", str(path)]
+    if args.workers is not None:
+        command += ["--workers", str(args.workers)]
+    if not args.quiet:
+        print(f"no --data: making {samples:,} samples of the case study in {path} (once)", flush=True)
+    status = subprocess.run(command, check=False).returncode
+    if status == 130:
+        raise KeyboardInterrupt
+    if status != 0:
+        raise SearchError(f"the samples could not be generated (status {status}): {' '.join(command[1:])}")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

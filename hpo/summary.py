@@ -1,0 +1,96 @@
+"""What a finished search prints: the best networks, the cost, what to type next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hpo.config import Config
+from hpo.progress import duration
+from hpo.run import Result
+from hpo.study import ranking
+
+_NUM_BEST = 10
+# Forward, by weights, by inputs: a training sample costs about three times a validation sample.
+_TRAIN_WEIGHT = 3
+
+
+def error_label(units: str) -> str:
+    """What a validation MSE is measured in."""
+    return "output units squared" if units == "physical" else "standardised outputs"
+
+
+def estimate_text(config: Config) -> str:
+    """The cost that the two-step scheme promises, before anything is measured."""
+    search = config.search
+    p_retrain = (search.num_top + search.light_top) / search.trials
+    total = search.p_subset + p_retrain
+    text = (
+        f"estimated cost against a one-step search: p_subset + p_retrain = {search.p_subset:g} + {p_retrain:g} = "
+        f"{total:.4g}"
+    )
+    if total >= 1.0:
+        text += " (no gain over training all trials on all the data: lower p_subset, or retrain fewer)"
+    return text
+
+
+def print_summary(console: Console, config: Config, result: Result, out: Path) -> None:
+    """Best networks of step 2, estimated and measured cost, next commands."""
+    prepared = result.description["prepared"]
+    best = ranking(result.step2)
+    chosen = {p.trial: p for p in result.promotions}
+    table = Table(
+        title=f"best of {len(best)} retrained networks (validation MSE, {error_label(prepared['error_units'])})",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for heading in ("rank", "trial", "MSE\nstep 2", "MSE\nstep 1", "rank\nstep 1", "para-\nmeters", "epochs", "for"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("hidden\nlayers", overflow="fold", min_width=11)
+    for k, r in enumerate(best[:_NUM_BEST], start=1):
+        table.add_row(
+            str(k),
+            str(r["trial"]),
+            f"{r['validation_mse']:.3e}",
+            f"{r['step1_mse']:.3e}",
+            str(chosen[r["trial"]].step1_rank if r["trial"] in chosen else r["step1_rank"]),
+            f"{r['num_parameters']:,}",
+            str(r["epochs"]),
+            r["promoted"],
+            "-".join(map(str, r["hidden"])),
+        )
+    console.print(table)
+    failed = [sum(r["state"] == "failed" for r in records) for records in (result.step1, result.step2)]
+    if any(failed):
+        console.print(
+            f"failed trials: {failed[0]} in step 1, {failed[1]} in step 2 (reasons are in their records)",
+            soft_wrap=True,
+        )
+    for line in cost_lines(config, result):
+        console.print(line, highlight=False, soft_wrap=True)
+    console.print("\nnext:", highlight=False)
+    for command in (f"python -m hpo.report {out}", f"python -m emulator.export {out} --pick lightest"):
+        console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def cost_lines(config: Config, result: Result) -> list[str]:
+    """Estimate, measurement, and what a one-step search would have taken."""
+    prepared = result.description["prepared"]
+    first, second = (sum(r["seconds"] for r in records) for records in (result.step1, result.step2))
+
+    def weight(step: str) -> float:
+        return _TRAIN_WEIGHT * prepared["num_train"][step] + prepared["num_validation"][step]
+
+    one_step = first * weight("2") / weight("1")
+    ratio = f"{(first + second) / one_step:.4g} of it" if one_step > 0 else "-"
+    p_retrain = len(result.promotions) / len(result.step1)
+    return [
+        f"estimated cost: p_subset + p_retrain = {config.search.p_subset:g} + {p_retrain:.4g} = "
+        f"{config.search.p_subset + p_retrain:.4g} of a one-step search",
+        f"measured cost: step 1 {duration(first)}, step 2 {duration(second)} of worker time; a one-step search would "
+        f"take {duration(one_step)} (estimate: step 1's cost per sample on all samples), so {ratio}",
+    ]

@@ -1,0 +1,116 @@
+"""Which trials run, in what order, and which are promoted."""
+
+from pathlib import Path
+
+import numpy as np
+
+from emulator.normalise import Normaliser
+from emulator.variables import Column
+from hpo import step1, step2
+from hpo.config import Config
+from hpo.prepare import Prepared
+from hpo.progress import StepProgress, duration
+from hpo.trial import StudyContext
+
+UNIT = Normaliser(("none",), *(np.zeros(1) for _ in range(6)))
+
+
+def context(trials):
+    config = Config.from_dict({"search": {"trials": trials}})
+    parts = {
+        step: Prepared(
+            folder=Path("."), num_train=n, num_validation=n, inputs=[UNIT], outputs=UNIT, output_activation="sigmoid"
+        )
+        for step, n in ((1, 100), (2, 1000))
+    }
+    column = Column(name="x", units="1", variable="x")
+    return StudyContext(
+        folder=Path("."),
+        config=config,
+        prepared=parts,
+        input_columns=(column,),
+        output_columns=(column,),
+        provenance={},
+    )
+
+
+def record(trial, mse, parameters=10):
+    state = "failed" if mse is None else "complete"
+    return {"trial": trial, "state": state, "validation_mse": mse, "num_parameters": parameters}
+
+
+def chosen(promotions):
+    return [(p.trial, p.promoted) for p in promotions]
+
+
+def test_top_trials_are_those_of_least_error_ties_by_number():
+    records = [record(0, 0.3), record(1, 0.1), record(2, None), record(3, 0.1), record(4, 0.2)]
+    promotions = step2.promote(records, top=3, light_top=0, light_factor=3.0)
+    assert chosen(promotions) == [(1, "error"), (3, "error"), (4, "error")]
+    assert [(p.step1_rank, p.step1_mse) for p in promotions] == [(1, 0.1), (2, 0.1), (3, 0.2)]
+    assert len(step2.promote(records, top=50, light_top=0, light_factor=3.0)) == 4
+
+
+def test_light_trials_come_front_by_front_lightest_first_within_the_factor():
+    records = [
+        record(0, 0.10, 5000),  # best
+        record(1, 0.12, 900),  # first front
+        record(2, 0.25, 100),  # first front, lightest
+        record(3, 0.26, 120),  # second front
+        record(4, 0.13, 950),  # second front
+        record(5, 0.31, 10),  # lightest of all, beyond three times the best
+        record(6, 0.14, 5000),  # third front
+    ]
+
+    def light(n, top=1):
+        return [
+            t for t, why in chosen(step2.promote(records, top=top, light_top=n, light_factor=3.0)) if why == "light"
+        ]
+
+    assert light(1) == [2]
+    assert light(2) == [2, 1]
+    assert light(4) == [2, 1, 3, 4]
+    assert light(9) == [2, 1, 3, 4, 6]
+    assert light(1, top=2) == [2], "a trial promoted for its error does not use up the light ones"
+    assert light(2, top=2) == [2, 3]
+    assert step2.promote([record(0, None)], top=1, light_top=1, light_factor=3.0) == []
+
+
+def test_step1_runs_in_order_of_number_and_the_end_largest_first():
+    c = context(40)
+    todo = step1.tasks(c, finished=[0, 3], num_workers=2)
+    assert [t.trial for t in todo[:22]] == [i for i in range(24) if i not in (0, 3)]
+    tail = todo[22:]
+    assert sorted(t.trial for t in tail) == list(range(24, 40))
+    assert [t.flop for t in tail] == sorted((t.flop for t in tail), reverse=True)
+    assert [t.trial for t in step1.tasks(c, finished=[], num_workers=1)] == list(range(40))
+    assert step1.tasks(c, finished=range(40), num_workers=2) == []
+
+
+def test_step2_runs_the_largest_first_and_only_what_is_missing():
+    c = context(40)
+    records = [record(i, 0.01 * (i + 1)) for i in range(40)]
+    promotions = step2.promote(records, top=10, light_top=0, light_factor=3.0)
+    todo = step2.tasks(c, promotions, finished=[4])
+    assert sorted(t.trial for t in todo) == [i for i in range(10) if i != 4]
+    assert [t.flop for t in todo] == sorted((t.flop for t in todo), reverse=True)
+    assert todo[0].extra.keys() == {"promoted", "step1_mse", "step1_rank"}
+
+
+def test_time_left_weighs_trials_by_their_arithmetic(capsys):
+    from rich.console import Console
+
+    p = StepProgress(
+        "step 1", total=3, before=0, failed=0, best=None, flop={0: 1e9, 1: 9e9, 2: 0.0}, console=Console(), quiet=False
+    )
+    p.record({"trial": 0, "state": "complete", "validation_mse": 0.5})
+    p._start -= 10.0
+    assert 85.0 < p.seconds_left() < 95.0
+    assert "1/3 trials, 0 failed, best MSE 5.000e-01" in p.text()
+    p.record({"trial": 1, "state": "failed", "validation_mse": None})
+    assert "2/3 trials, 1 failed" in p.text() and p.seconds_left() < 1e-6
+
+
+def test_durations_read_well():
+    texts = [duration(s) for s in (0.25, 42.4, 185, 7620, 273_600)]
+    assert texts == ["0.2 s", "42 s", "3 min 05 s", "2 h 07 min", "3 d 04 h"]
