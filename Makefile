@@ -56,9 +56,6 @@ demo: $(VENV)/.demo library
 test: $(VENV)/.test library
 	ctest --test-dir $(BUILD) --output-on-failure
 	$(PY) -m ruff check .
-# One process compiles the parcel model and fills numba's cache: code compiled twice at the same time has been seen to
-# differ in the last bit of smax.
-	$(PY) -m emulator.activation generate --samples 64 --workers 1 --overwrite --out build/compiled.nc
 	$(PY) -m pytest --complete
 
 clean:

@@ -19,9 +19,7 @@ from numba import njit
 
 from emulator.activation.kohler import expm1_of_kelvin
 from emulator.activation.rosenbrock import COUPLING, ERROR, STAGE, WEIGHT
-from emulator.activation.thermodynamics import FAST, INLINED
-
-PASS = {"fastmath": FAST, "error_model": "numpy"}
+from emulator.activation.thermodynamics import INLINED
 
 # Compiled code takes scalars as literals; array elements it would load in every iteration.
 A10 = float(STAGE[1, 0])
@@ -48,7 +46,7 @@ def growth_rate(r, s, resistance, kinetic, kelvin, dry_cubed_less_solute, solute
     return (s - (1.0 + activity_minus_1) * e - activity_minus_1) * over_product * denominator
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def growth_and_jacobian(s, resistance, kinetic, kelvin, bins, radius, rate, diagonal, towards_s, water):
     """Fill rate, diagonal, towards_s, water at (radius, S); return sum(N r^2 dr/dt) and sum(N r^2 towards_s)."""
     dry_cubed_less_solute, solute, number = bins[0], bins[1], bins[2]
@@ -82,7 +80,7 @@ def growth_and_jacobian(s, resistance, kinetic, kelvin, bins, radius, rate, diag
     return condensed, condensed_by_s
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def factor(shift, rate, diagonal, towards_s, water, inverse, water_inverse):
     """Fill inverse = 1/(shift - diagonal) and water_inverse = water * inverse.
 
@@ -100,7 +98,7 @@ def factor(shift, rate, diagonal, towards_s, water, inverse, water_inverse):
     return schur, forward
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def second_stage(
     s, resistance, kinetic, kelvin, bins, over_h, du_s,
     radius, rate, towards_s, inverse, water_inverse, u0, rhs,
@@ -125,7 +123,7 @@ def second_stage(
     return condensed, forward
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def third_stage(
     s, resistance, kinetic, kelvin, bins, over_h, du_s,
     radius, towards_s, inverse, water_inverse, u0, u1, rhs,
@@ -146,7 +144,7 @@ def third_stage(
     return condensed, forward
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def fourth_stage(
     s, resistance, kinetic, kelvin, bins, over_h, du_s,
     radius, towards_s, inverse, water_inverse, u0, u1, u2, rhs,
@@ -167,7 +165,7 @@ def fourth_stage(
     return condensed, forward
 
 
-@njit(**PASS)
+@njit(**INLINED)
 def advance(du_s, bins, radius, towards_s, inverse, u0, u1, u2, rhs, radius_new):
     """Solve for u3 and step; return the sum of squared relative errors and whether every drop kept some water."""
     dry_cubed_less_solute = bins[0]

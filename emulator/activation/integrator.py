@@ -16,7 +16,6 @@ from numba import njit
 from emulator.activation import growth
 from emulator.activation.rosenbrock import GAMMA, ORDER
 from emulator.activation.thermodynamics import (
-    FAST,
     INLINED,
     initial_vapor_mixing_ratio,
     parcel_coefficients,
@@ -61,7 +60,7 @@ def _hermite_maximum(h, s, s_new, rate, rate_new):
     return x, value
 
 
-@njit(fastmath=FAST, error_model="numpy")
+@njit(**INLINED)
 def rise_to_maximum(
     temperature0, pressure0, s0, updraft, constants, bins, work, relative_tolerance, absolute_tolerance_s,
     radius_factor, max_ascent, max_steps,

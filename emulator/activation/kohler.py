@@ -19,9 +19,7 @@ import math
 import numpy as np
 from numba import njit
 
-from emulator.activation.thermodynamics import FAST, INLINED
-
-COMPILED = {"fastmath": FAST, "error_model": "numpy"}
+from emulator.activation.thermodynamics import INLINED
 
 KAPPA_TINY = 1e-12
 """Smaller kappa is taken as this: a wettable insoluble particle, S_crit within 1e-5 of A / r_d (relative)."""
@@ -52,7 +50,7 @@ def expm1_of_kelvin(x):
     return e * (e + 2.0)
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def equilibrium_supersaturation(radius, dry_radius, kappa, kelvin):
     """S_eq of one drop, [1]; radii and `kelvin` in m. For kappa = 0 the Kelvin term alone."""
     if kappa <= 0.0:
@@ -74,7 +72,7 @@ def _newton_move(r, dry, kappa, kelvin, supersaturation, e):
     return -excess / slope
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def equilibrium_radii(supersaturation, dry_radii, kappas, kelvin, radii):
     """Wet radii in equilibrium with a subsaturated air, on the stable branch.
 
@@ -118,7 +116,7 @@ def equilibrium_radii(supersaturation, dry_radii, kappas, kelvin, radii):
     return False
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def _log_critical_saturation(growth, kappa):
     """ln(1 + S_crit) and its derivative, for the volume growth u at the critical radius (head of this file)."""
     product = growth * (growth + kappa)
@@ -127,7 +125,7 @@ def _log_critical_saturation(growth, kappa):
     return value, slope
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def critical_dry_radius(supersaturation, kappa, kelvin):
     """Smallest dry radius that activates at a supersaturation > 0, [m]; `kelvin` in m, kappa in (0, 3).
 
@@ -147,7 +145,7 @@ def critical_dry_radius(supersaturation, kappa, kelvin):
     return critical_radius / (1.0 + growth) ** (1.0 / 3.0)
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def critical_supersaturation(dry_radius, kappa, kelvin):
     """Maximum of the Koehler curve of a particle, [1]; `dry_radius` and `kelvin` in m, kappa in (0, 3).
 
@@ -166,7 +164,7 @@ def critical_supersaturation(dry_radius, kappa, kelvin):
     return math.expm1(_log_critical_saturation(growth, kappa)[0])
 
 
-@njit(**COMPILED)
+@njit(**INLINED)
 def activated_fraction(supersaturation, median_dry_radius, ln_sigma_g, kappa, kelvin):
     """Number fraction of a lognormal mode whose critical supersaturation is at most S, [1].
 

@@ -13,6 +13,12 @@ from emulator.activation.constants import TRIPLE_OFFSET_K
 # No "nnan", no "ninf": the step control must be able to see a NaN.
 FAST = {"reassoc", "contract", "arcp", "nsz"}
 INLINED = {"fastmath": FAST, "error_model": "numpy", "forceinline": True}
+"""Options of every compiled function below `parcel.simulate`, which thus becomes one piece of machine code.
+
+A function that is not inlined is compiled twice, alone and within its caller, and optimised differently in the two. In
+the process that compiles, the linker takes the first; in one that loads the caller from numba's cache, the second: the
+last bits of a result then depend on the state of the cache.
+"""
 
 
 @njit(**INLINED)

@@ -96,6 +96,27 @@ def test_result_does_not_depend_on_workers_or_block_size(small, tmp_path):
     assert contents(path) == contents(small)
 
 
+def test_result_does_not_depend_on_what_numba_finds_in_its_cache(tmp_path):
+    """Compiled in this run or loaded from the cache, by one process or two, after other functions or alone."""
+    other_first = "from emulator.activation import kohler; kohler.critical_dry_radius(1e-3, 0.5, 2e-9); "
+    generate_it = (
+        "import sys; from emulator.activation.generate import generate; "
+        "generate(sys.argv[1], 300, seed=3, workers=int(sys.argv[2]), block_size=100)"
+    )
+    runs = [("a", 1, ""), ("a", 1, ""), ("a", 2, ""), ("b", 2, ""), ("c", 1, other_first)]
+    found = []
+    for number, (cache, num_workers, before) in enumerate(runs):
+        path, cache = tmp_path / f"{number}.nc", tmp_path / cache
+        assert cache.exists() == (number in (1, 2)), "the other runs must compile"
+        command = [sys.executable, "-c", before + generate_it, str(path), str(num_workers)]
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(cache)}
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert list(cache.rglob("*.nbc"))
+        found.append(contents(path))
+    assert all(f == found[0] for f in found[1:])
+
+
 def test_more_samples_begin_with_the_same_samples(small, tmp_path):
     path = tmp_path / "few.nc"
     generate.generate(path, 200, seed=3, workers=1)
