@@ -32,8 +32,10 @@ install(TARGETS ${installed_targets} EXPORT libemulatorTargets
 if(LIBEMULATOR_FORTRAN)
   # Modules serve one compiler; the sources go with them for hosts that use another.
   install(FILES ${libemulator_module_dir}/libemulator.mod ${libemulator_module_dir}/libemulator_c.mod
+    ${libemulator_module_dir}/libemulator_guard.mod
     DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/libemulator)
-  install(FILES fortran/libemulator.F90 fortran/libemulator_c.F90 fortran/fortran_handle.c
+  install(FILES fortran/libemulator.F90 fortran/libemulator_c.F90 fortran/libemulator_guard.F90 fortran/fortran_handle.c
+    fortran/fortran_infer.c
     DESTINATION ${CMAKE_INSTALL_DATADIR}/libemulator/fortran)
 endif()
 if(LIBEMULATOR_TOOLS)
@@ -55,6 +57,9 @@ string(REGEX REPLACE "/$" "" pc_prefix "${pc_prefix}")
 set(pc_static_libs) # what a consumer of the static library must link
 if(NOT BUILD_SHARED_LIBS)
   set(pc_static_libs " -lm -pthread")
+  if(CMAKE_DL_LIBS)
+    string(APPEND pc_static_libs " -l${CMAKE_DL_LIBS}")
+  endif()
 endif()
 foreach(name libemulator libemulator-fortran)
   if(name STREQUAL "libemulator" OR LIBEMULATOR_FORTRAN)

@@ -21,7 +21,7 @@ from emulator.bundle import Bundle, load_bundle
 from emulator.candidates import holdout, retrained_networks
 from emulator.evaluate import Scores, evaluate
 from emulator.libemulator import LibEmulator
-from emulator.onnx_graph import build_onnx
+from emulator.onnx_graph import build_onnx, metadata
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 # Largest difference accepted between runtimes, as a fraction of an output's training range: float32 sums of up to
@@ -46,24 +46,24 @@ class Verification:
 
 def write_onnx(bundle: Bundle, path: str | os.PathLike, tolerance: float = VERIFY_TOLERANCE) -> None:
     """Write `model.onnx`, check samples included. Not verified: see `export`."""
-    rng = np.random.Generator(np.random.Philox(key=[0, 0xC4EC]))
-    model = build_onnx(bundle, training_range_samples(bundle, _NUM_CHECK_SAMPLES, rng), tolerance)
+    model = build_onnx(bundle, _check_samples(bundle), tolerance)
     Path(path).write_bytes(model.SerializeToString(deterministic=True))
 
 
-def write_torchscript(bundle: Bundle, path: str | os.PathLike) -> None:
-    """Write `model.pt`: the same function as TorchScript, float64 in and out, names and units beside it."""
+def write_torchscript(bundle: Bundle, path: str | os.PathLike, tolerance: float = VERIFY_TOLERANCE) -> None:
+    """Write `model.pt`: the same function as TorchScript, float64 in and out, with the metadata of `model.onnx` as
+    extra files. Not verified: see `export`."""
     example = torch.from_numpy(training_range_samples(bundle, 4, np.random.default_rng(0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces TorchScript's retirement at every call
         traced = torch.jit.trace(bundle.module(), example)
-        extra = {
-            "input_names": "\n".join(c.name for c in bundle.input_columns),
-            "input_units": "\n".join(c.units for c in bundle.input_columns),
-            "output_names": "\n".join(c.name for c in bundle.output_columns),
-            "output_units": "\n".join(c.units for c in bundle.output_columns),
-        }
+        extra = metadata(bundle, _check_samples(bundle), tolerance)
         torch.jit.save(traced, str(path), _extra_files=extra)
+
+
+def _check_samples(bundle: Bundle) -> np.ndarray:
+    rng = np.random.Generator(np.random.Philox(key=[0, 0xC4EC]))
+    return training_range_samples(bundle, _NUM_CHECK_SAMPLES, rng)
 
 
 def training_range_samples(bundle: Bundle, num_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -126,7 +126,7 @@ def export(
     """
     writers = {
         "onnx": lambda path: write_onnx(bundle, path, tolerance),
-        "torchscript": lambda path: write_torchscript(bundle, path),
+        "torchscript": lambda path: write_torchscript(bundle, path, tolerance),
     }
     temporary = {f: p.with_name(f".{p.stem}.{os.getpid()}{FORMATS[f]}") for f, p in targets.items()}
     try:

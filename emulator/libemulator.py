@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -31,6 +32,10 @@ class ModelCheckError(ValueError):
     """The self-check failed, or names or units differ."""
 
 
+class BackendError(RuntimeError):
+    """Another library (ONNX Runtime, LibTorch) failed while it evaluated."""
+
+
 class LibraryNotFoundError(ImportError):
     """The compiled library is nowhere to be found; the message says where it was looked for."""
 
@@ -44,6 +49,7 @@ _ERRORS = {
     6: MemoryError,
     7: ModelCheckError,
     8: ModelCheckError,
+    9: BackendError,
 }
 
 
@@ -129,16 +135,49 @@ _pointer, _text, _int64, _double, _size = (
     ctypes.c_double,
     ctypes.c_size_t,
 )
-_infer = (ctypes.c_int, [_pointer, _int64, _pointer, _int64, _int64, _pointer, _int64, _int64, _pointer, _size])
+
+
+class _Options(ctypes.Structure):
+    """emu_options"""
+
+    _fields_ = (
+        ("size", _size),
+        ("backend", _text),
+        ("isa", _text),
+        ("library", _text),
+        ("precision", ctypes.c_int32),
+        ("num_threads", ctypes.c_int32),
+    )
+
+
+class _Guard(ctypes.Structure):
+    """emu_guard"""
+
+    _fields_ = (
+        ("size", _size),
+        ("clamp", ctypes.c_int32),
+        ("outside", _pointer),
+        ("below", _pointer),
+        ("above", _pointer),
+        ("nan", _pointer),
+        ("num_samples", _int64),
+        ("num_outside", _int64),
+    )
+
+
+_infer = [_pointer, _int64, _pointer, _int64, _int64, _pointer, _int64, _int64, _pointer, _size]
+_with = [ctypes.POINTER(_Options), ctypes.POINTER(_pointer), _pointer, _size]
 _by_index = [_pointer, _int64]
 _SIGNATURES = {
     "emu_abi_version": (ctypes.c_int, []),
     "emu_version": (_text, []),
-    "emu_load": (ctypes.c_int, [_text, ctypes.POINTER(_pointer), _pointer, _size]),
-    "emu_load_bytes": (ctypes.c_int, [_text, _size, ctypes.POINTER(_pointer), _pointer, _size]),
+    "emu_load_with": (ctypes.c_int, [_text, *_with]),
+    "emu_load_bytes_with": (ctypes.c_int, [_text, _size, *_with]),
     "emu_free": (None, [_pointer]),
     "emu_status_name": (_text, [ctypes.c_int]),
     "emu_isa": (_text, [_pointer]),
+    "emu_backend": (_text, [_pointer]),
+    "emu_precision": (ctypes.c_int, [_pointer]),
     "emu_num_inputs": (_int64, [_pointer]),
     "emu_num_outputs": (_int64, [_pointer]),
     "emu_num_layers": (_int64, [_pointer]),
@@ -147,8 +186,8 @@ _SIGNATURES = {
     **{f"emu_{side}_{what}": (_text, _by_index) for side in ("input", "output") for what in ("name", "unit")},
     **{f"emu_{side}_{what}": (_double, _by_index) for side in ("input", "output") for what in ("min", "max")},
     "emu_metadata": (_text, [_pointer, _text]),
-    "emu_infer_f64": _infer,
-    "emu_infer_f32": _infer,
+    "emu_infer_guarded_f64": (ctypes.c_int, [*_infer, ctypes.POINTER(_Guard)]),
+    "emu_infer_guarded_f32": (ctypes.c_int, [*_infer, ctypes.POINTER(_Guard)]),
     "emu_self_check": (ctypes.c_int, [_pointer, ctypes.POINTER(_double), _pointer, _size]),
     "emu_measure": (ctypes.c_int, [_pointer, _int64, ctypes.c_int, _double, ctypes.POINTER(_double)]),
 }
@@ -171,18 +210,53 @@ def _library(path: Path) -> ctypes.CDLL:
     return library
 
 
+@dataclass(frozen=True, kw_only=True)
+class GuardCounts:
+    """What a guarded call found at the ends of the training ranges.
+
+    Attributes
+    ----------
+    outside : (B,) int32 array
+        For each sample the number of its inputs that are outside their range or NaN.
+    below, above, nan : (I,) int64 arrays
+        For each input the number of samples in which it is below its range, above it, or NaN.
+    num_samples, num_outside : int
+        Samples seen, and samples with at least one input outside its range or NaN.
+    """
+
+    outside: np.ndarray
+    below: np.ndarray
+    above: np.ndarray
+    nan: np.ndarray
+    num_samples: int
+    num_outside: int
+
+
 class LibEmulator:
     """A model file, evaluated by libemulator.
 
     Parameters
     ----------
     source : path or bytes
-        `model.onnx`, or its content.
+        `model.onnx` (or `model.pt`), or its content.
+    backend : str, optional
+        'native', 'onnxruntime' or 'libtorch'; by default 'native' for an ONNX file, 'libtorch' for a TorchScript file.
+    isa : str, optional
+        native: the instruction set, as in LIBEMULATOR_ISA, which it overrides; by default the fastest.
+    library : path, optional
+        onnxruntime, libtorch: the shared library to open.
+    precision : int
+        native: 32 or 64, the bits of the layers' arithmetic.
+    num_threads : int
+        onnxruntime, libtorch: threads of one call.
 
     Raises
     ------
     ModelFileError
-        The model is damaged or holds what the library cannot evaluate; the message names operator and node.
+        The model is damaged or holds what the backend cannot evaluate (the message names operator and node), or this
+        build does not have the backend, or its library is nowhere to be found.
+    ValueError
+        There is no such backend, instruction set, precision or number of threads.
     OSError
         The file cannot be read.
     MemoryError
@@ -190,16 +264,27 @@ class LibEmulator:
         The compiled library is missing.
     """
 
-    def __init__(self, source: str | os.PathLike | bytes) -> None:
+    def __init__(
+        self,
+        source: str | os.PathLike | bytes,
+        *,
+        backend: str | None = None,
+        isa: str | None = None,
+        library: str | os.PathLike | None = None,
+        precision: int = 32,
+        num_threads: int = 1,
+    ) -> None:
         self._handle = ctypes.c_void_p()
         self._c = _library(library_path())
+        texts = [None if text is None else os.fsencode(text) for text in (backend, isa, library)]
+        options = ctypes.byref(_Options(ctypes.sizeof(_Options), *texts, precision, num_threads))
         message = ctypes.create_string_buffer(MESSAGE_SIZE)
         handle = ctypes.byref(self._handle)
         if isinstance(source, (bytes, bytearray, memoryview)):
             content = bytes(source)
-            status = self._c.emu_load_bytes(content, len(content), handle, message, MESSAGE_SIZE)
+            status = self._c.emu_load_bytes_with(content, len(content), options, handle, message, MESSAGE_SIZE)
         else:
-            status = self._c.emu_load(os.fsencode(source), handle, message, MESSAGE_SIZE)
+            status = self._c.emu_load_with(os.fsencode(source), options, handle, message, MESSAGE_SIZE)
         self._check(status, message)
 
     def __del__(self) -> None:
@@ -208,7 +293,7 @@ class LibEmulator:
 
     def __repr__(self) -> str:
         widths = "-".join(map(str, (self.num_inputs, *self.layer_widths)))
-        return f"LibEmulator({widths}, {self.num_parameters} parameters, {self.isa})"
+        return f"LibEmulator({widths}, {self.num_parameters} parameters, {self.isa or self.backend})"
 
     def _check(self, status: int, message: ctypes.Array | None = None) -> None:
         if status == 0:
@@ -241,8 +326,18 @@ class LibEmulator:
 
     @property
     def isa(self) -> str:
-        """Instruction set of the kernels: 'avx512', 'avx2' or 'portable'."""
+        """Instruction set of the kernels: 'avx512', 'avx2' or 'portable'; '' for other backends than native."""
         return self._c.emu_isa(self._handle).decode()
+
+    @property
+    def backend(self) -> str:
+        """What evaluates the model: 'native', 'onnxruntime' or 'libtorch'."""
+        return self._c.emu_backend(self._handle).decode()
+
+    @property
+    def precision(self) -> int:
+        """Bits of the layers' arithmetic, 32 or 64; 0 if unknown."""
+        return self._c.emu_precision(self._handle)
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -297,6 +392,43 @@ class LibEmulator:
         ValueError
             The shape does not fit.
         """
+        return self._infer(x, None)
+
+    def infer_guarded(self, x: ArrayLike, *, clamp: bool = False) -> tuple[np.ndarray, GuardCounts]:
+        """Evaluate samples and look for inputs outside the training ranges.
+
+        Parameters
+        ----------
+        x : (B, I) array
+            As for :meth:`infer`.
+        clamp : bool
+            Evaluate with each input moved to the nearest end of its range. NaN stays NaN.
+
+        Returns
+        -------
+        (B, O) array of the same precision, physical units, and what was found
+
+        Raises
+        ------
+        ValueError
+            The shape does not fit.
+        """
+        n = self.num_inputs
+        below, above, nan = (np.zeros(n, np.int64) for _ in range(3))
+        outside = np.zeros(np.shape(x)[0] if np.ndim(x) == 2 else 0, np.int32)
+        pointers = (array.ctypes.data for array in (outside, below, above, nan))
+        guard = _Guard(ctypes.sizeof(_Guard), int(clamp), *pointers, 0, 0)
+        y_BO = self._infer(x, guard)
+        return y_BO, GuardCounts(
+            outside=outside,
+            below=below,
+            above=above,
+            nan=nan,
+            num_samples=guard.num_samples,
+            num_outside=guard.num_outside,
+        )
+
+    def _infer(self, x: ArrayLike, guard: _Guard | None) -> np.ndarray:
         x_BI = np.asarray(x)
         if x_BI.dtype not in (np.float64, np.float32) or not x_BI.dtype.isnative:
             x_BI = x_BI.astype(np.float64)
@@ -308,10 +440,10 @@ class LibEmulator:
         if len(x_BI) == 0:
             return y_BO
         size = x_BI.itemsize
-        function = self._c.emu_infer_f64 if size == 8 else self._c.emu_infer_f32
+        function = self._c.emu_infer_guarded_f64 if size == 8 else self._c.emu_infer_guarded_f32
         x_sample, x_feature = (s // size for s in x_BI.strides)
         status = function(self._handle, len(x_BI), x_BI.ctypes.data, x_sample, x_feature,
-                          y_BO.ctypes.data, self.num_outputs, 1, None, 0)  # fmt: skip
+                          y_BO.ctypes.data, self.num_outputs, 1, None, 0, guard)  # fmt: skip
         self._check(status)
         return y_BO
 

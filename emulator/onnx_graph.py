@@ -59,7 +59,7 @@ def build_onnx(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> o
         opset_imports=[helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,
     )
-    helper.set_model_props(model, _metadata(bundle, check_x, check_tolerance))
+    helper.set_model_props(model, metadata(bundle, check_x, check_tolerance))
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -164,7 +164,8 @@ def _inverse_transforms(graph: _Graph, value: str, columns: Normaliser) -> str:
     return result
 
 
-def _metadata(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> dict[str, str]:
+def metadata(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> dict[str, str]:
+    """What a host may ask a model file for, by key: the same in `model.onnx` and `model.pt`; see `build_onnx`."""
     check_y = bundle.predict(check_x, dtype=torch.float64)
 
     def lines(values) -> str:

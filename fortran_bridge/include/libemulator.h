@@ -55,7 +55,8 @@ typedef enum emu_status {
     EMU_ERR_LIMIT = 5,       /* larger than the fixed limits of the reader */
     EMU_ERR_MEMORY = 6,      /* the system has no memory left */
     EMU_ERR_MISMATCH = 7,    /* the host's names or units differ from the model's */
-    EMU_ERR_CHECK = 8        /* the self-check found a difference, or the model holds no check samples */
+    EMU_ERR_CHECK = 8,       /* the self-check found a difference, or the model holds no check samples */
+    EMU_ERR_BACKEND = 9      /* another library (onnxruntime, libtorch) failed while it evaluated */
 } emu_status;
 
 /* ---- loading ------------------------------------------------------------------------------------ */
@@ -67,17 +68,69 @@ typedef enum emu_status {
  * EMU_ERR_LIMIT, EMU_ERR_MEMORY, and EMU_ERR_ARGUMENT if path or model is NULL or if the environment
  * variable LIBEMULATOR_ISA names an instruction set that does not exist or that this machine lacks.
  * A file from anywhere may be given: damaged or hostile bytes give a status, never a crash.
- * What loads: ONNX files with one input [ncol, num_inputs] and one output [ncol, num_outputs], float or double, that
- * are a chain of layers (Gemm; MatMul and Add; float32 weights) with elementwise operations before, between and after:
- * Add, Sub, Mul, Div with constants, Neg, Abs, Reciprocal, Sqrt, Pow by 2, 1 or 0.5, Exp, Log, Relu, Sigmoid, Tanh;
- * Min, Max, Clip, and Where with Less or Greater, as limits; Where with a constant mask; Cast, Identity, Constant. At
- * most 1024 layers, 65,536 columns, 2 GiB of file. Not promised: that any other ONNX file loads. */
+ * What loads ("native"): ONNX files, operator set 7 or later, with one input [ncol, num_inputs] and one output
+ * [ncol, num_outputs] (or [ncol]), float or double, that hold a feed-forward network: layers (Gemm; MatMul, Add) with
+ * constant weights, float or double (rounded to the precision of the layers), in a chain or with branches and skip
+ * connections, and before, between and after them:
+ *   activations: Relu, LeakyRelu, PRelu, Elu, Celu, Selu, Gelu (erf and tanh), Swish, Mish, HardSigmoid, HardSwish,
+ *     Softplus, Softsign, Sigmoid, Tanh, also where an exporter writes them out in simpler operators;
+ *   arithmetic: Add, Sub, Mul, Div, Sum of results and of constants; Pow by 4, 3, 2, 1, 0.5, -0.5, -1, -2; Neg, Abs,
+ *     Reciprocal, Sqrt, Exp, Log, Erf; Min, Max, Clip, and Where with Less or Greater, as limits by constants; Where
+ *     with a constant mask;
+ *   columns: Concat, Split, Slice, Gather, GatherND (constant indices), ArrayFeatureExtractor;
+ *   normalisations: BatchNormalization (inference), LayerNormalization (also written out), ReduceMean over the columns,
+ *     Scaler of ai.onnx.ml;
+ *   what changes no number: Cast, Identity, Dropout, Constant, ConstantOfShape, Shape, Reshape, Flatten, Squeeze,
+ *     Unsqueeze, Transpose, as long as each sample stays one row of columns. (skl2onnx writes several outputs as
+ *     [ncol * num_outputs, 1]: read as [ncol, num_outputs].)
+ * So networks exported by torch.onnx.export (both exporters), tf2onnx, Keras and skl2onnx load as they are. Anything
+ * else is refused with its operator and node. At most 1024 layers, 65,536 columns of one result, 262,144 of all that
+ * are needed at once, 2 GiB of file.
+ * Not promised: that any other ONNX file loads. */
 EMU_API emu_status emu_load(const char *path, emu_model **model, char *message, size_t message_size);
 
 /* The same from `size` bytes in memory: one rank reads the file and broadcasts it, each rank calls this.
  * The bytes may be freed or changed as soon as the call returns. */
 EMU_API emu_status emu_load_bytes(const void *bytes, size_t size, emu_model **model, char *message,
                                   size_t message_size);
+
+/* How to load, for hosts that want something else than the defaults. Fill it by emu_options_init, then change
+ * members; 0 and NULL stand for the default in each of them. Members may be added at the end: `size` tells the library
+ * which ones the host knows, so that a host compiled against an older header keeps working. A size that no version had
+ * is refused. Strings are read during the load only; an empty one counts as NULL. */
+typedef struct emu_options {
+    size_t size;             /* sizeof(emu_options) */
+    const char *backend;     /* what evaluates the model. NULL: "native" for an ONNX file, "libtorch" for a TorchScript
+                              * file (model.pt); or "native", "onnxruntime", "libtorch" by name. Nothing is ever
+                              * replaced silently: what "native" cannot load is refused. */
+    const char *isa;         /* native: instruction set as in LIBEMULATOR_ISA, which it overrides; NULL: the fastest */
+    const char *library;     /* onnxruntime: path of libonnxruntime (1.19 or later) or of its folder; libtorch: of the
+                              * plugin libemulator_torch, which finds LibTorch itself. NULL: the environment variable
+                              * LIBEMULATOR_ONNXRUNTIME or LIBEMULATOR_LIBTORCH, else (the plugin) beside
+                              * libemulator, else the loader's search path */
+    int32_t precision;       /* native: 32 (default) or 64 bits for the layers */
+    int32_t num_threads;     /* onnxruntime, libtorch: threads of one call, default 1. native: the caller's alone */
+} emu_options;
+
+/* In the header, so that no library writes beyond the struct that the host was compiled with. */
+static inline void emu_options_init(emu_options *options)
+{
+    const emu_options defaults = {sizeof(emu_options), NULL, NULL, NULL, 32, 1};
+    *options = defaults;
+}
+
+/* emu_load and emu_load_bytes with options; NULL means the defaults. EMU_ERR_ARGUMENT also for a backend, instruction
+ * set, precision or number of threads that does not exist, and for options of a wrong size; EMU_ERR_UNSUPPORTED if this
+ * build does not have the backend, or if its library cannot be found or opened (the message says where it was looked
+ * for). Options that concern another backend than the one in use have no effect, so that a host may set them all.
+ * A TorchScript file is a program: "libtorch" should load only files that are trusted.
+ * Other backends than "native" run somebody else's code behind the same calls: what this header says of allocation,
+ * same bits, NaN and floating-point exceptions then holds as far as that code does it. Kept in any case: no abort, no
+ * exception across the boundary, the caller's floating-point environment and OpenMP settings as they were. */
+EMU_API emu_status emu_load_with(const char *path, const emu_options *options, emu_model **model, char *message,
+                                 size_t message_size);
+EMU_API emu_status emu_load_bytes_with(const void *bytes, size_t size, const emu_options *options, emu_model **model,
+                                       char *message, size_t message_size);
 
 /* Free a model. NULL is allowed and does nothing. No thread may be using the model, and the strings that
  * its accessors returned are gone. */
@@ -93,9 +146,14 @@ EMU_API const char *emu_status_name(emu_status status);
 
 /* ---- about a model ------------------------------------------------------------------------------ */
 
-/* The instruction set its kernels use: "avx512", "avx2" or "portable". The fastest that the machine has,
- * unless LIBEMULATOR_ISA named one at load. Results do not depend on it, speed does. */
+/* The instruction set its kernels use: "avx512", "avx2", "neon" or "portable"; "" for other backends than "native". The
+ * fastest that the machine has, unless the options or LIBEMULATOR_ISA named one at load. Results do not depend on it,
+ * speed does. */
 EMU_API const char *emu_isa(const emu_model *model);
+
+/* "native", "onnxruntime" or "libtorch"; and the bits of the layers' arithmetic, 32 or 64 (0 if unknown). */
+EMU_API const char *emu_backend(const emu_model *model);
+EMU_API int emu_precision(const emu_model *model);
 
 /* Sizes. A layer is one matrix product with its bias and activation; the width of layer i is the number of
  * its outputs, -1 when there is no such layer. Parameters are weights and biases. */
@@ -135,7 +193,7 @@ EMU_API const char *emu_metadata(const emu_model *model, const char *key);
 
 /* ---- evaluation --------------------------------------------------------------------------------- */
 
-/* Bytes of scratch memory that one emu_infer_* call needs. Depends on the model, not on ncol. */
+/* Bytes of scratch memory that one emu_infer_* call needs, guarded or not. Depends on the model, not on ncol. */
 EMU_API size_t emu_workspace_size(const emu_model *model);
 
 /* Evaluate ncol samples. x and y are in physical units. Feature f of sample s is read from
@@ -154,6 +212,9 @@ EMU_API size_t emu_workspace_size(const emu_model *model);
  *
  * Precision: normalisation and transforms in float64 (log and exp to about 1 ulp; division by a constant is
  * multiplication by its reciprocal), layers in float32 with fused multiply-add, inverse transforms in float64.
+ * With precision 64 the layers are in float64 too, and casts to float within the graph round nothing. Where two results
+ * are combined (a skip connection, a quotient), both are first rounded to the precision of the layers; so are inputs
+ * that pass unchanged to an output.
  * emu_infer_f32 converts to float64 on reading and rounds to float32 on writing, and is otherwise the same.
  *
  * Same bits: the result for a sample depends on the model and on that sample's inputs alone. Not on ncol, its
@@ -170,6 +231,48 @@ EMU_API emu_status emu_infer_f64(const emu_model *model, int64_t ncol, const dou
 EMU_API emu_status emu_infer_f32(const emu_model *model, int64_t ncol, const float *x, int64_t x_sample_stride,
                                  int64_t x_feature_stride, float *y, int64_t y_sample_stride,
                                  int64_t y_feature_stride, void *workspace, size_t workspace_size);
+
+/* ---- guards: inputs outside the training ranges ------------------------------------------------- */
+
+/* What to do with inputs outside [emu_input_min, emu_input_max]. All memory is the caller's, one guard for each
+ * thread at a time; a host adds the counters of its threads, and the sum does not depend on their number. Fill it by
+ * emu_guard_init (clamp 0, pointers NULL, counters 0), then set what is wanted. An input whose range is unknown (NaN)
+ * is never outside, unless it is NaN itself. For float32 arrays, the ends of the ranges are rounded to the nearest
+ * float32, as the host's values are: what is inside in float64 is inside in float32. */
+typedef struct emu_guard {
+    size_t size;           /* sizeof(emu_guard), set by emu_guard_init */
+    int32_t clamp;         /* 1: evaluate with each input moved to the nearest end of its range. NaN stays NaN. */
+    int32_t *outside;      /* [ncol], written: for each sample the number of inputs that are outside or NaN, so that the
+                            * host can fall back to its own scheme where it is not 0. NULL: not wanted. */
+    int64_t *below;        /* [num_inputs], added to: samples with the input below its minimum; NULL: not wanted */
+    int64_t *above;        /* the same above its maximum */
+    int64_t *nan;          /* the same for NaN */
+    int64_t num_samples;   /* added to: samples seen */
+    int64_t num_outside;   /* added to: samples with at least one input outside or NaN */
+} emu_guard;
+
+static inline void emu_guard_init(emu_guard *guard)
+{
+    const emu_guard nothing = {sizeof(emu_guard), 0, NULL, NULL, NULL, NULL, 0, 0};
+    *guard = nothing;
+}
+
+/* emu_infer_* with a guard; NULL: without, at no cost. Everything that emu_infer_* says holds here too; a sample whose
+ * inputs are within the ranges gets the same bits whatever the guard, a clamped sample the bits of one that had those
+ * values from the start. The inputs are looked at with comparisons that raise no floating-point exception for a quiet
+ * NaN; counting is exact and does not depend on how a host cuts its columns into calls. The guard's arrays must not
+ * overlap x, y or each other. EMU_ERR_ARGUMENT also for a guard whose size or clamp is not one of the above. On failure
+ * the guard is untouched. */
+EMU_API emu_status emu_infer_guarded_f64(const emu_model *model, int64_t ncol, const double *x, int64_t x_sample_stride,
+                                         int64_t x_feature_stride, double *y, int64_t y_sample_stride,
+                                         int64_t y_feature_stride, void *workspace, size_t workspace_size,
+                                         emu_guard *guard);
+EMU_API emu_status emu_infer_guarded_f32(const emu_model *model, int64_t ncol, const float *x, int64_t x_sample_stride,
+                                         int64_t x_feature_stride, float *y, int64_t y_sample_stride,
+                                         int64_t y_feature_stride, void *workspace, size_t workspace_size,
+                                         emu_guard *guard);
+
+/* ---- trying a model out ------------------------------------------------------------------------- */
 
 /* Evaluate the check samples stored in the file and compare with the float64 reference results stored beside
  * them. *max_difference (may be NULL) is the largest difference, in units of the output's training range.

@@ -213,41 +213,78 @@ double emu_onnx_value_at(const onnx_tensor *tensor, size_t i)
 
 /* ---- nodes ---- */
 
-static bool read_node(emu_text message, onnx_node *node, emu_error *error)
+static bool read_node(emu_text message, onnx_node *node, emu_arena *arena, emu_error *error)
 {
     memset(node, 0, sizeof *node);
     node->attributes = message;
-    emu_pb reader = emu_pb_open(message.data, message.size);
     emu_pb_field field;
-    while (emu_pb_next(&reader, &field)) {
-        if (field.number > 5 && field.number != 7)
-            continue;
-        if (!expect(&field, PB_BYTES, error, "a node"))
-            return false;
-        switch (field.number) {
-        case 1:
-            if (node->num_inputs < ONNX_MAX_NODE_INPUTS)
-                node->inputs[node->num_inputs] = text_of(&field);
-            if (node->num_inputs < INT32_MAX)
-                node->num_inputs++;
-            break;
-        case 2:
-            if (node->num_outputs == 0)
-                node->output = text_of(&field);
-            if (field.size > 0 && node->num_outputs < INT32_MAX)
-                node->num_outputs++;
-            break;
-        case 3: node->name = text_of(&field); break;
-        case 4: node->op_type = text_of(&field); break;
-        case 7: node->domain = text_of(&field); break;
-        default: break;
+    for (int pass = 0; pass < 2; pass++) { /* count first */
+        emu_pb reader = emu_pb_open(message.data, message.size);
+        node->num_inputs = node->num_outputs = 0;
+        while (emu_pb_next(&reader, &field)) {
+            if (field.number > 5 && field.number != 7)
+                continue;
+            if (!expect(&field, PB_BYTES, error, "a node"))
+                return false;
+            emu_text *const names = field.number == 1 ? node->inputs : node->outputs;
+            int *const count = field.number == 1 ? &node->num_inputs : &node->num_outputs;
+            switch (field.number) {
+            case 1:
+            case 2:
+                if (pass == 1)
+                    names[*count] = text_of(&field);
+                ++*count;
+                break;
+            case 3: node->name = text_of(&field); break;
+            case 4: node->op_type = text_of(&field); break;
+            case 7: node->domain = text_of(&field); break;
+            default: break;
+            }
+            if (node->num_inputs > ONNX_MAX_NODE_NAMES || node->num_outputs > ONNX_MAX_NODE_NAMES)
+                return emu_fail(error, EMU_ERR_LIMIT, "a node has more than %d inputs or outputs", ONNX_MAX_NODE_NAMES);
+        }
+        if (reader.bad)
+            return broken(error, "a node");
+        if (pass == 0) {
+            node->inputs = emu_arena_alloc(arena, (size_t)(node->num_inputs + node->num_outputs), sizeof(emu_text));
+            if (node->inputs == NULL)
+                return out_of_memory(error);
+            node->outputs = node->inputs + node->num_inputs;
         }
     }
-    return !reader.bad || broken(error, "a node");
+    return true;
+}
+
+/* Floats (field 7) or integers (field 8) of an attribute, as a tensor of rank 1 */
+static bool read_list(emu_text attribute, uint64_t number, onnx_tensor *tensor, emu_arena *arena, emu_error *error)
+{
+    const emu_pb_type element = number == 7 ? PB_FIXED32 : PB_VARINT;
+    const size_t size = number == 7 ? 4 : 8;
+    uint8_t *data = NULL;
+    size_t capacity = 0;
+    for (int pass = 0; pass < 2; pass++) {
+        size_t count = 0;
+        emu_pb reader = emu_pb_open(attribute.data, attribute.size);
+        emu_pb_field field;
+        while (emu_pb_next(&reader, &field)) {
+            if (field.number == number && !read_repeated(&field, element, size, capacity, data, &count))
+                return broken(error, "an attribute");
+        }
+        if (pass == 0) {
+            capacity = count;
+            data = emu_arena_alloc(arena, count, size);
+            if (data == NULL)
+                return out_of_memory(error);
+        }
+    }
+    *tensor = (onnx_tensor){
+        .type = number == 7 ? ONNX_FLOAT : ONNX_INT64, .rank = 1, .count = capacity, .data = data};
+    tensor->dims[0] = (int64_t)capacity;
+    return true;
 }
 
 bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attribute *attribute, emu_arena *arena,
-                         emu_error *error)
+                             emu_error *error)
 {
     memset(attribute, 0, sizeof *attribute);
     emu_pb reader = emu_pb_open(node->attributes.data, node->attributes.size);
@@ -257,7 +294,6 @@ bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attri
             continue;
         emu_text found_name = {NULL, 0}, tensor = {NULL, 0};
         onnx_attribute found = {.kind = ONNX_OTHER};
-        size_t reals = 0;
         emu_pb inner = emu_pb_open(field.data, field.size);
         while (emu_pb_next(&inner, &part)) {
             uint32_t bits = (uint32_t)part.value;
@@ -274,10 +310,11 @@ bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attri
             } else if (part.number == 5 && part.type == PB_BYTES) {
                 found.kind = ONNX_TENSOR;
                 tensor = text_of(&part);
-            } else if (part.number == 7) {
-                found.kind = ONNX_REALS;
-                if (!read_repeated(&part, PB_FIXED32, 4, 0, NULL, &reals))
-                    return broken(error, "an attribute");
+            } else if (part.number == 4 && part.type == PB_BYTES) {
+                found.kind = ONNX_TEXT;
+                found.text = text_of(&part);
+            } else if (part.number == 7 || part.number == 8) {
+                found.kind = part.number == 7 ? ONNX_REALS : ONNX_INTS;
             }
         }
         if (inner.bad)
@@ -286,19 +323,9 @@ bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attri
             continue;
         if (found.kind == ONNX_TENSOR && !read_tensor(tensor, &found.tensor, arena, error))
             return false;
-        if (found.kind == ONNX_REALS) {
-            uint8_t *data = emu_arena_alloc(arena, reals, 4);
-            if (data == NULL)
-                return out_of_memory(error);
-            size_t count = 0;
-            inner = emu_pb_open(field.data, field.size);
-            while (emu_pb_next(&inner, &part)) {
-                if (part.number == 7)
-                    read_repeated(&part, PB_FIXED32, 4, reals, data, &count);
-            }
-            found.tensor = (onnx_tensor){.type = ONNX_FLOAT, .rank = 1, .count = reals, .data = data};
-            found.tensor.dims[0] = (int64_t)reals;
-        }
+        if ((found.kind == ONNX_REALS || found.kind == ONNX_INTS) &&
+            !read_list(text_of(&field), found.kind == ONNX_REALS ? 7 : 8, &found.tensor, arena, error))
+            return false;
         *attribute = found;
         return true;
     }
@@ -374,7 +401,7 @@ static bool read_graph(emu_text message, onnx_model *model, emu_arena *arena, em
                 return broken(error, "the graph");
             switch (field.number) {
             case 1:
-                good = pass == 0 || read_node(part, &model->nodes[model->num_nodes], error);
+                good = pass == 0 || read_node(part, &model->nodes[model->num_nodes], arena, error);
                 model->num_nodes++;
                 break;
             case 5:
@@ -449,6 +476,7 @@ static bool read_opset(emu_text message, int64_t *opset, emu_error *error)
 bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error)
 {
     memset(model, 0, sizeof *model);
+    model->size = bytes.size;
     if (bytes.size > ONNX_MAX_FILE)
         return emu_fail(error, EMU_ERR_LIMIT, "the file is larger than 2 GiB, the limit of the format");
     emu_text graph = {NULL, 0};

@@ -19,7 +19,7 @@ enum {
     ONNX_MAX_TENSORS = 20000,
     ONNX_MAX_METADATA = 1000,
     ONNX_MAX_RANK = 8,
-    ONNX_MAX_NODE_INPUTS = 8
+    ONNX_MAX_NODE_NAMES = 4096 /* inputs or outputs of one node (Concat, Split) */
 };
 #define ONNX_MAX_FILE ((size_t)1 << 31) /* protobuf's own limit is 2 GiB */
 
@@ -35,9 +35,8 @@ typedef struct {
 typedef struct {
     emu_text name, op_type, domain;
     int num_inputs, num_outputs;
-    emu_text inputs[ONNX_MAX_NODE_INPUTS];
-    emu_text output;           /* the first; more are refused where they matter */
-    emu_text attributes;       /* the whole message, scanned again for each attribute asked for */
+    emu_text *inputs, *outputs; /* size 0: left out */
+    emu_text attributes;        /* the whole message, scanned again for each attribute asked for */
 } onnx_node;
 
 typedef struct {
@@ -52,6 +51,7 @@ typedef struct {
 } onnx_metadata;
 
 typedef struct {
+    size_t size;   /* of the file in bytes */
     int64_t opset; /* of the default domain */
     int num_nodes, num_tensors, num_inputs, num_outputs, num_metadata;
     onnx_node *nodes;
@@ -66,17 +66,27 @@ bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_erro
 /* Element i as a number. */
 double emu_onnx_value_at(const onnx_tensor *tensor, size_t i);
 
-typedef enum { ONNX_ABSENT, ONNX_INT, ONNX_REAL, ONNX_TENSOR, ONNX_REALS, ONNX_OTHER } onnx_attribute_kind;
+typedef enum {
+    ONNX_ABSENT,
+    ONNX_INT,
+    ONNX_REAL,
+    ONNX_TEXT,
+    ONNX_TENSOR,
+    ONNX_REALS,
+    ONNX_INTS,
+    ONNX_OTHER
+} onnx_attribute_kind;
 typedef struct {
     onnx_attribute_kind kind;
     int64_t integer;
     double real;
-    onnx_tensor tensor; /* ONNX_TENSOR and ONNX_REALS */
+    emu_text text;
+    onnx_tensor tensor; /* ONNX_TENSOR; ONNX_REALS and ONNX_INTS as one of rank 1 */
 } onnx_attribute;
 
 /* The attribute of that name; kind ONNX_ABSENT if there is none. */
 bool emu_onnx_find_attribute(const onnx_node *node, const char *name, onnx_attribute *attribute, emu_arena *arena,
-                         emu_error *error);
+                             emu_error *error);
 
 bool emu_text_is(emu_text text, const char *literal);
 bool emu_text_equal(emu_text a, emu_text b);

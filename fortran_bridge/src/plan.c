@@ -1,4 +1,4 @@
-/* From the ONNX graph to the model that the kernels run. */
+/* From the ONNX graph to the draft: names, inputs and outputs, and each node in turn. */
 #include <string.h>
 
 #include "columns.h"
@@ -40,7 +40,7 @@ static emu_value *define(emu_draft *draft, name_table *table, emu_text name)
         return NULL;
     }
     value->name = name;
-    value->layer = LAYER_NONE;
+    value->product = -1;
     *slot = value;
     return value;
 }
@@ -98,12 +98,14 @@ static bool define_input(emu_draft *draft, name_table *table, const onnx_value *
     value->n = input->dims[1];
     value->columns = emu_new_columns(draft, value->n);
     draft->node = NULL;
-    value->layer = LAYER_INPUT;
-    value->is_f32 = input->type == ONNX_FLOAT;
+    value->is_rows = true;
+    value->rank = 2;
+    value->type = input->type;
+    value->ready = true;
     if (value->columns == NULL)
         return false;
     for (int64_t i = 0; i < value->n; i++)
-        value->columns[i].source = (int32_t)i;
+        value->columns[i] = (emu_column){.slot = SLOT_INPUT, .index = (int32_t)i};
     draft->num_inputs = (int)value->n;
     return true;
 }
@@ -119,18 +121,14 @@ static const emu_value *graph_output(emu_draft *draft, const onnx_model *onnx, c
     }
     const emu_value *output = *find(table, onnx->outputs[0].name);
     const char *name = emu_show(&shown, onnx->outputs[0].name);
-    if (output == NULL) {
+    if (output == NULL || !output->ready) {
         emu_fail(draft->error, EMU_ERR_FORMAT, "no node makes the graph output '%s'", name);
         return NULL;
     }
-    if (draft->num_layers == 0) {
-        emu_fail(draft->error, EMU_ERR_UNSUPPORTED, "the graph has no layer (Gemm or MatMul)");
-        return NULL;
-    }
-    if (output->columns == NULL || output->layer != draft->num_layers - 1 || output->superseded) {
+    const bool one_row = output->rank == 2 || (output->rank == 1 && output->n == 1);
+    if (!output->is_rows || output->columns == NULL || !one_row || output->transposed) {
         emu_fail(draft->error, EMU_ERR_UNSUPPORTED,
-                 "graph output '%s' is not the result of the last layer; only a plain chain of layers is possible",
-                 name);
+                 "graph output '%s' does not have the shape [ncol, num_outputs], made from the input", name);
         return NULL;
     }
     return output;
@@ -138,93 +136,107 @@ static const emu_value *graph_output(emu_draft *draft, const onnx_model *onnx, c
 
 /* ---- everything ---- */
 
-static bool evaluate(emu_draft *draft, const onnx_model *onnx, name_table *table)
+/* Define what the nodes make, and count who reads it */
+static bool define_results(emu_draft *draft, const onnx_model *onnx, name_table *table, int *most_names)
 {
-    emu_shown shown;
     for (int i = 0; i < onnx->num_nodes; i++) {
         const onnx_node *node = &onnx->nodes[i];
-        emu_value *inputs[ONNX_MAX_NODE_INPUTS] = {NULL};
+        const int names = node->num_inputs > node->num_outputs ? node->num_inputs : node->num_outputs;
+        *most_names = names > *most_names ? names : *most_names;
+        for (int k = 0; k < node->num_outputs; k++)
+            if (node->outputs[k].size > 0 && define(draft, table, node->outputs[k]) == NULL)
+                return false;
+    }
+    for (int i = 0; i < onnx->num_nodes; i++) {
+        for (int k = 0; k < onnx->nodes[i].num_inputs; k++) {
+            emu_value *value = *find(table, onnx->nodes[i].inputs[k]);
+            if (value != NULL)
+                value->uses++;
+        }
+    }
+    for (int i = 0; i < onnx->num_outputs; i++) {
+        emu_value *value = *find(table, onnx->outputs[i].name);
+        if (value != NULL)
+            value->uses++;
+    }
+    return true;
+}
+
+static bool evaluate(emu_draft *draft, const onnx_model *onnx, const name_table *table, int most_names)
+{
+    enum { FIRST = 8 }; /* operators look at so many inputs without asking */
+    emu_shown shown;
+    const size_t room = (size_t)most_names + FIRST;
+    emu_value **names = emu_arena_alloc(draft->scratch, 2 * room, sizeof(emu_value *));
+    if (names == NULL)
+        return emu_draft_memory(draft);
+    emu_value **inputs = names, **results = names + room;
+    for (int i = 0; i < onnx->num_nodes; i++) {
+        const onnx_node *node = &onnx->nodes[i];
         draft->node = node;
-        for (int k = 0; k < node->num_inputs && k < ONNX_MAX_NODE_INPUTS; k++) {
+        for (int k = 0; k < FIRST; k++)
+            inputs[k] = results[k] = NULL;
+        for (int k = 0; k < node->num_inputs; k++) {
+            inputs[k] = NULL;
             if (node->inputs[k].size == 0)
                 continue; /* left out */
             inputs[k] = *find(table, node->inputs[k]);
-            if (inputs[k] == NULL)
+            if (inputs[k] == NULL || !inputs[k]->ready)
                 return emu_refuse_node(draft, EMU_ERR_FORMAT, "its input '%s' is not made by any node before it",
                                        emu_show(&shown, node->inputs[k]));
-            if (inputs[k]->superseded)
-                return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED,
-                                       "uses the product '%s' both with and without its bias",
-                                       emu_show(&shown, node->inputs[k]));
-            inputs[k]->uses++;
         }
+        for (int k = 0; k < node->num_outputs; k++)
+            results[k] = node->outputs[k].size > 0 ? *find(table, node->outputs[k]) : NULL;
         if (node->num_outputs == 0)
             return emu_refuse_node(draft, EMU_ERR_FORMAT, "has no output");
-        emu_value *result = define(draft, table, node->output);
-        if (result == NULL || !emu_evaluate_node(draft, inputs, result))
+        if (!emu_evaluate_node(draft, inputs, results))
             return false;
+        for (int k = 0; k < node->num_outputs; k++)
+            if (results[k] != NULL)
+                results[k]->ready = results[k]->columns != NULL || results[k]->tensor != NULL ||
+                                    results[k]->comparisons != NULL;
     }
     draft->node = NULL;
     return true;
 }
 
-static int32_t round_up_16(int64_t n)
-{
-    return (int32_t)((n + 15) / 16 * 16);
-}
-
-static bool assemble(emu_draft *draft, const emu_value *output, emu_model *model)
-{
-    if (!emu_settle_activation(draft, output))
-        return false;
-    emu_layer *layers = emu_arena_alloc(&model->arena, (size_t)draft->num_layers, sizeof *layers);
-    if (layers == NULL)
-        return emu_fail(draft->error, EMU_ERR_MEMORY, "out of memory while preparing the model");
-    model->num_inputs = (int32_t)draft->num_inputs;
-    model->num_outputs = (int32_t)output->n;
-    model->num_layers = draft->num_layers;
-    model->layers = layers;
-    model->max_width = 16;
-    for (int l = 0; l < draft->num_layers; l++) {
-        const emu_draft_layer *from = &draft->layers[l];
-        if (!emu_build_program(draft, from->input, true, &layers[l].program, model) ||
-            !emu_pack_layer(from, &layers[l], model, draft->error))
-            return false;
-        const int32_t width = round_up_16(from->num_inputs > from->num_outputs ? from->num_inputs : from->num_outputs);
-        if (width > model->max_width)
-            model->max_width = width;
-    }
-    return true;
-}
-
 static bool plan(const onnx_model *onnx, emu_model *model, emu_draft *draft)
 {
-    size_t names = (size_t)onnx->num_tensors + (size_t)onnx->num_nodes + 2;
+    size_t names = (size_t)onnx->num_tensors + 2;
+    int most_names = 0;
+    for (int i = 0; i < onnx->num_nodes; i++)
+        names += (size_t)onnx->nodes[i].num_outputs;
     name_table table = {NULL, 16};
     while (table.size < 2 * names)
         table.size *= 2;
     table.slots = emu_arena_alloc(draft->scratch, table.size, sizeof(emu_value *));
-    draft->layers = emu_arena_alloc(draft->scratch, MAX_LAYERS, sizeof *draft->layers);
-    if (table.slots == NULL || draft->layers == NULL)
+    if (table.slots == NULL)
         return emu_fail(draft->error, EMU_ERR_MEMORY, "out of memory while reading the graph");
     for (int i = 0; i < onnx->num_tensors; i++) {
         emu_value *value = define(draft, &table, onnx->tensors[i].name);
         if (value == NULL)
             return false;
         value->tensor = &onnx->tensors[i];
+        value->type = value->tensor->type;
+        value->rank = value->tensor->rank;
+        value->ready = true;
     }
     const onnx_value *input = graph_input(onnx, &table, draft->error);
-    if (input == NULL || !define_input(draft, &table, input) || !evaluate(draft, onnx, &table))
+    if (input == NULL || !define_input(draft, &table, input) || !define_results(draft, onnx, &table, &most_names) ||
+        !evaluate(draft, onnx, &table, most_names))
         return false;
     const emu_value *output = graph_output(draft, onnx, &table);
-    return output != NULL && assemble(draft, output, model) &&
-           emu_build_program(draft, output, false, &model->output, model);
+    return output != NULL && emu_assemble(draft, output, model);
 }
 
 bool emu_plan(const onnx_model *onnx, emu_model *model, emu_error *error)
 {
     emu_arena scratch = {NULL, 0};
-    emu_draft draft = {.error = error, .scratch = &scratch, .kernels = model->kernels};
+    emu_draft draft = {.error = error,
+                       .scratch = &scratch,
+                       .kernels = model->kernels,
+                       .precision = model->precision,
+                       .file_size = onnx->size};
     const bool good = plan(onnx, model, &draft);
     emu_arena_free(&scratch);
     return good;

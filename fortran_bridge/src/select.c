@@ -31,97 +31,129 @@ static const struct {
     {&emu_kernels_avx512, has_avx512},
     {&emu_kernels_avx2, has_avx2},
 #endif
+#if EMU_WITH_NEON
+    {&emu_kernels_neon, always},
+#endif
     {&emu_kernels_portable, always},
 };
 
-const emu_kernels *emu_select_kernels(emu_error *error)
+const emu_kernels *emu_select_kernels(const char *isa, int precision, emu_error *error)
 {
-    const char *forced = getenv("LIBEMULATOR_ISA");
+    const char *forced = isa, *by = "the option isa";
+    if (forced == NULL || *forced == '\0') {
+        forced = getenv("LIBEMULATOR_ISA");
+        by = "LIBEMULATOR_ISA";
+    }
     if (forced != NULL && *forced == '\0')
         forced = NULL;
+    (void)precision;
     for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
         if (forced != NULL && strcmp(forced, choices[i].kernels->name) != 0)
             continue;
         if (choices[i].available())
             return choices[i].kernels;
         if (forced != NULL) {
-            emu_fail(error, EMU_ERR_ARGUMENT,
-                     "LIBEMULATOR_ISA asks for '%s', which this machine does not have; unset it", forced);
+            emu_fail(error, EMU_ERR_ARGUMENT, "%s asks for '%s', which this machine does not have; leave it out", by,
+                     forced);
             return NULL;
         }
     }
     emu_shown shown;
     emu_fail(error, EMU_ERR_ARGUMENT,
-             "LIBEMULATOR_ISA is '%s', expected avx512, avx2 or portable (as far as this build has them); unset it",
+             "%s is '%s', expected avx512, avx2, neon or portable (as far as this build has them); leave it out", by,
              emu_show(&shown, (emu_text){forced, strlen(forced)}));
     return NULL;
 }
 
-/* Work of a program beyond normalising, for one float64 vector of samples or of columns */
-static double program_cost(const emu_program *program, double vectors_per_column, double lanes)
+/* ---- the cost of a tile ----
+ *
+ * In the time of one multiply-add of a vector. Only ratios matter, and only for speed. Fitted by hand to three networks (3,000,
+ * 7,460 and 118,000 parameters) on a Zen 4 core, whose L1 cache gives one vector in two multiply-adds. */
+
+/* Of one vector of float64 numbers going through a program, beyond reading and writing it */
+static double group_cost(const emu_group *group)
 {
-    double cost = 0.0;
-    for (int g = 0; g < program->num_groups; g++) {
-        const emu_group *group = &program->groups[g];
-        double each = 0.0;
-        for (int op = 0; op < group->num_ops; op++)
-            each += group->ops[op] >= OP_LOG && group->ops[op] <= OP_TANH ? 30.0 : 3.0;
-        cost += each * (vectors_per_column > 0.0 ? group->num_columns * vectors_per_column
-                                                 : group->padded / (lanes / 2.0)); /* columns in lanes */
+    double cost = 1.0;
+    for (int op = 0; op < group->num_ops; op++) {
+        const bool costly = (group->ops[op] >= OP_SQRT && group->ops[op] <= OP_TANH) || group->ops[op] == OP_ERF ||
+                            (group->ops[op] >= OP_ELU && group->ops[op] <= OP_SOFTPLUS);
+        cost += costly ? 30.0 : 2.0;
     }
     return cost;
 }
 
-/* Estimated cost of one tile, in the time of one vector multiply-add. The constants are fitted to eight networks
- * (224 to 1.8 million weights) on a Zen 4 core; a fit within 15 %. Only ratios matter, and only for speed. */
-static double tile_cost(const emu_model *m, const emu_tile *tile)
+static double program_cost(const emu_program *program, const emu_tile *tile, double doubles)
 {
-    const double lanes = m->kernels->lanes, S = tile->samples, vectors = S / lanes;
-    const double overhead = 16.0 / lanes; /* narrower vectors do more multiply-adds in the same time */
-    const double columns = (double)(m->num_inputs + m->num_outputs);
-    double cost = 0.0, fixed = tile->batched ? 160.0 + 12.0 * columns * vectors : 100.0 + S * (30.0 + 3.0 * columns);
-    for (int l = 0; l < m->num_layers; l++) {
-        const emu_layer *layer = &m->layers[l];
-        const double K = layer->num_inputs, N = layer->num_outputs;
-        const bool narrow = layer->order == ORDER_NARROW;
-        const double padded = narrow ? (layer->num_outputs + 3) / 4 * 4 : (layer->num_outputs + 15) / 16 * 16;
-        if (tile->batched) {
-            /* a single vector of samples reloads the weights for every multiply-add */
-            cost += K * N * vectors * (vectors < 2.0 ? 1.03 + 0.1 * (overhead - 1.0) : 1.02);
-            cost += narrow ? 12.5 * padded * vectors : 1.5 * N * vectors; /* fold and store */
-            fixed += 10.0;
-        } else {
-            /* weights stream by once a tile: two vectors' bytes a multiply-add from L2, fewer from L3 */
-            const double bytes_per_step = (double)m->num_parameters * 4.0 > 1e6 ? 1.25 * lanes : 2.0 * lanes;
-            const double stream = (double)m->num_parameters * 4.0 > 3e4 ? K * N * 4.0 / bytes_per_step : 0.0;
-            const double products = K * padded * S / lanes;
-            cost += (products > stream ? products : stream) + 3.5 * padded / lanes * S;
-            fixed += 50.0; /* a layer waits for the last sum of the one before */
-        }
-        if (l > 0)
-            cost += program_cost(&layer->program, tile->batched ? 2.0 * vectors : 0.0, lanes);
+    double cost = 0.0;
+    for (int g = 0; g < program->num_groups; g++) {
+        const emu_group *group = &program->groups[g];
+        const double each = group_cost(group);
+        if (tile->batched)
+            cost += group->num_columns * (6.0 + (each + 1.5) * tile->samples / doubles);
+        else
+            cost += tile->samples * (15.0 + (group->num_ops == 0 ? 0.0 : group->padded / doubles * (each + 2.0)) +
+                                     1.2 * group->num_columns);
     }
-    const double programs = program_cost(&m->layers[0].program, tile->batched ? 2.0 * vectors : 0.0, lanes) +
-                            program_cost(&m->output, tile->batched ? 2.0 * vectors : 0.0, lanes);
-    return cost + programs * (tile->batched ? 1.0 : S) + fixed * overhead;
+    return cost;
 }
 
-/* tiles[n]: what to take first of n samples left, so that the whole is cheapest. Beyond the table, the largest. */
-void emu_choose_tiles(emu_model *m)
+static double layer_cost(const emu_model *m, const emu_layer *layer, const emu_tile *tile, double lanes)
 {
-    const emu_kernels *kernels = m->kernels;
+    const double K = layer->num_inputs, N = layer->num_outputs, S = tile->samples, vectors = S / lanes;
+    const double padded = (layer->num_outputs + EMU_PANEL - 1) / EMU_PANEL * EMU_PANEL;
+    const double activation = layer->activation > ACT_RELU ? 25.0 : 0.0;
+    if (tile->batched) {
+        const double blocks = (layer->num_outputs + 3) / 4 * (vectors < 2.0 ? 0.5 : 1.0);
+        return 0.965 * K * N * vectors + blocks * layer->parts * 6.0 + N * vectors * (layer->parts + 1.0 + activation);
+    }
+    if (layer->parts == 16)
+        return S * (K / 4.0 * 16.0 / lanes * 2.5 + 40.0 + activation);
+    /* a vector of weights costs up to two multiply-adds to load, a number to broadcast one */
+    const bool one = tile->samples == 1;
+    const double slower = tile->samples == 3 ? 1.18 : 1.0; /* as measured */
+    const double wide = one ? 4.0 : S <= 3.0 ? 4.0 : 2.0, weights = padded / lanes;
+    const double loads = K * ((one ? 1.7 : 2.0) * weights + S * (padded / EMU_PANEL < wide ? 1.0 : padded / EMU_PANEL / wide));
+    const double products = K * weights * S * 1.02;
+    const double bytes = (double)m->num_parameters * 4.0;
+    const double far = bytes > 1e6 ? 1.05 : 1.0; /* L3 */
+    return slower * (products > loads * far ? products : loads * far) + 25.0 +
+           weights * S * (3.0 + activation + (one ? 0.0 : layer->parts));
+}
+
+static double tile_cost(const emu_model *m, const emu_tile *tile)
+{
+    const bool is_double = m->precision == 64;
+    const double lanes = m->kernels->lanes[is_double], doubles = m->kernels->lanes[1];
+    /* a call's own cost, in multiply-adds; narrower vectors do more of them in the same time */
+    double cost = (tile->batched ? 60.0 : 90.0) * (is_double ? 8.0 : 16.0) / lanes;
+    cost += program_cost(&m->input, tile, doubles) + program_cost(&m->output, tile, doubles);
+    for (int i = 0; i < m->num_nodes; i++) {
+        const emu_node *node = &m->nodes[i];
+        if (node->kind == NODE_DENSE)
+            cost += layer_cost(m, node->layer, tile, lanes);
+        else if (node->kind == NODE_PROGRAM)
+            cost += program_cost(&node->program, tile, doubles);
+        else
+            cost += node->num_columns * tile->samples / doubles * (node->kind == NODE_NORM ? 6.0 : 1.0) + 20.0;
+    }
+    return cost;
+}
+
+/* tiles[n]: what to take first of n samples left, so that the whole is cheapest; any tile may run partly filled, so
+ * that n samples never cost more than n + 1. Beyond the table, the largest. */
+static void choose_tiles(emu_model *m)
+{
+    const int precision = m->precision == 64, num_tiles = m->kernels->num_tiles[precision];
+    const emu_tile *tiles = m->kernels->tiles[precision];
     double best[EMU_TILE_TABLE], cost[16];
     best[0] = 0.0;
     m->tiles[0] = 0;
-    for (int t = 0; t < kernels->num_tiles; t++)
-        cost[t] = tile_cost(m, &kernels->tiles[t]);
+    for (int t = 0; t < num_tiles; t++)
+        cost[t] = tile_cost(m, &tiles[t]);
     for (int n = 1; n < EMU_TILE_TABLE; n++) {
         best[n] = -1.0;
-        for (int t = 0; t < kernels->num_tiles; t++) {
-            const emu_tile *tile = &kernels->tiles[t];
-            if (!tile->batched && tile->samples > n)
-                continue; /* a batch kernel may run partly filled, the others run full */
-            const double total = cost[t] + best[n > tile->samples ? n - tile->samples : 0];
+        for (int t = 0; t < num_tiles; t++) {
+            const double total = cost[t] + best[n > tiles[t].samples ? n - tiles[t].samples : 0];
             if (best[n] < 0.0 || total < best[n]) {
                 best[n] = total;
                 m->tiles[n] = (uint8_t)t;
@@ -129,4 +161,23 @@ void emu_choose_tiles(emu_model *m)
         }
     }
     m->tiles[EMU_TILE_TABLE - 1] = 0;
+}
+
+static void find_adjacent(const emu_program *program)
+{
+    for (int g = 0; g < program->num_groups; g++) {
+        emu_group *group = (emu_group *)(uintptr_t)&program->groups[g]; /* still being built */
+        group->source_adjacent = true;
+        for (int32_t c = 0; c < group->num_columns; c++)
+            group->source_adjacent = group->source_adjacent && group->source[c] == group->source[0] + c;
+    }
+}
+
+void emu_choose_tiles(emu_model *m)
+{
+    find_adjacent(&m->input);
+    find_adjacent(&m->output);
+    for (int i = 0; i < m->num_nodes; i++)
+        find_adjacent(&m->nodes[i].program);
+    choose_tiles(m);
 }

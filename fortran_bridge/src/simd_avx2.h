@@ -11,13 +11,16 @@ typedef __m256i vi; /* 64-bit lanes */
 INLINE vf vf_load(const float *p) { return _mm256_loadu_ps(p); }
 INLINE void vf_store(float *p, vf v) { _mm256_storeu_ps(p, v); }
 INLINE vf vf_set(float x) { return _mm256_set1_ps(x); }
-INLINE vf vf_zero(void) { return _mm256_setzero_ps(); }
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
 INLINE vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm256_sub_ps(a, b); }
 INLINE vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 INLINE vf vf_div(vf a, vf b) { return _mm256_div_ps(a, b); }
-INLINE vf vf_relu(vf x) { return _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_setzero_ps(), _CMP_LT_OQ), x); }
+/* x <= floor ? floor : x, passes NaN */
+INLINE vf vf_at_least(vf x, vf floor)
+{
+    return _mm256_blendv_ps(floor, x, _mm256_cmp_ps(x, floor, _CMP_NLE_UQ));
+}
 INLINE vf vf_less_select(vf a, vf b, vf yes, vf no)
 {
     return _mm256_blendv_ps(no, yes, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
@@ -33,32 +36,18 @@ INLINE vf vf_pow2(vf t)
     return _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(t), 23), _mm256_set1_epi32(0x3f800000)));
 }
-/* c + a[i] * x[i] in lanes below n, c elsewhere; nothing else of x is read */
-INLINE vf vf_fma_part(const float *a, const float *x, vf c, int n)
+/* x[2 v] and x[2 v + 1], each four times */
+/* The quarters of x[0] and x[1] added from the first to the last, in the first four lanes; 0 in the others */
+INLINE vf vf_sum_quarters(const vf *x)
 {
-    static const int32_t ones_then_zeros[16] = {-1, -1, -1, -1, -1, -1, -1, -1, 0, 0, 0, 0, 0, 0, 0, 0};
-    n = n < 0 ? 0 : n > 8 ? 8 : n;
-    __m256i mask = _mm256_loadu_si256((const __m256i *)(const void *)(ones_then_zeros + 8 - n));
-    vf sum = _mm256_fmadd_ps(_mm256_loadu_ps(a), _mm256_maskload_ps(x, mask), c);
-    return _mm256_blendv_ps(c, sum, _mm256_castsi256_ps(mask));
+    const __m128 first = _mm_add_ps(_mm256_castps256_ps128(x[0]), _mm256_extractf128_ps(x[0], 1));
+    const __m128 sum = _mm_add_ps(_mm_add_ps(first, _mm256_castps256_ps128(x[1])), _mm256_extractf128_ps(x[1], 1));
+    return _mm256_insertf128_ps(_mm256_setzero_ps(), sum, 0);
 }
-/* lane r: sums[r] folded 8, 4, 2, 1, then + bias[r] */
-typedef __m128 v4;
-INLINE v4 fold4(vf sums[4][2], const float *bias)
+INLINE vf vf_repeat4(const float *x, int v)
 {
-    __m128 u[4];
-    UNROLL
-    for (int r = 0; r < 4; r++) {
-        __m256 t = _mm256_add_ps(sums[r][0], sums[r][1]);
-        u[r] = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
-    }
-    __m128 p = _mm_add_ps(_mm_unpacklo_ps(u[0], u[1]), _mm_unpackhi_ps(u[0], u[1]));
-    __m128 q = _mm_add_ps(_mm_unpacklo_ps(u[2], u[3]), _mm_unpackhi_ps(u[2], u[3]));
-    __m128 s = _mm_add_ps(_mm_movelh_ps(p, q), _mm_movehl_ps(q, p));
-    return _mm_add_ps(s, _mm_loadu_ps(bias));
+    return _mm256_insertf128_ps(_mm256_set1_ps(x[2 * v]), _mm_set1_ps(x[2 * v + 1]), 1);
 }
-INLINE void v4_store(float *p, v4 x) { _mm_storeu_ps(p, x); }
-INLINE vf vf_from_v4(v4 x) { return _mm256_zextps128_ps256(x); }
 
 INLINE vd vd_load(const double *p) { return _mm256_loadu_pd(p); }
 INLINE void vd_store(double *p, vd v) { _mm256_storeu_pd(p, v); }
@@ -69,6 +58,13 @@ INLINE vd vd_mul(vd a, vd b) { return _mm256_mul_pd(a, b); }
 INLINE vd vd_div(vd a, vd b) { return _mm256_div_pd(a, b); }
 INLINE vd vd_fma(vd a, vd b, vd c) { return _mm256_fmadd_pd(a, b, c); }
 INLINE vd vd_sqrt(vd a) { return _mm256_sqrt_pd(a); }
+INLINE vd vd_at_least(vd x, vd floor)
+{
+    return _mm256_blendv_pd(floor, x, _mm256_cmp_pd(x, floor, _CMP_NLE_UQ));
+}
+/* x[v] four times */
+INLINE vd vd_sum_quarters(const vd *x) { return vd_add(vd_add(vd_add(x[0], x[1]), x[2]), x[3]); }
+INLINE vd vd_repeat4(const double *x, int v) { return _mm256_set1_pd(x[v]); }
 INLINE vd vd_abs(vd x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
 INLINE vd vd_neg(vd x) { return _mm256_xor_pd(_mm256_set1_pd(-0.0), x); }
 INLINE vd vd_copysign(vd magnitude, vd sign)
@@ -94,12 +90,6 @@ INLINE vi vi_or(vi a, vi b) { return _mm256_or_si256(a, b); }
 INLINE vi vi_right52(vi a) { return _mm256_srli_epi64(a, 52); }
 INLINE vi vi_left52(vi a) { return _mm256_slli_epi64(a, 52); }
 
-INLINE vd vd_low_half(vf x) { return _mm256_cvtps_pd(_mm256_castps256_ps128(x)); }
-INLINE vd vd_high_half(vf x) { return _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1)); }
-INLINE vf vf_round(vd low, vd high)
-{
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
-}
 INLINE vd vd_load_float(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 INLINE void vd_store_float(float *p, vd x) { _mm_storeu_ps(p, _mm256_cvtpd_ps(x)); }
 INLINE vd vd_round_f32(vd x) { return _mm256_cvtps_pd(_mm256_cvtpd_ps(x)); }

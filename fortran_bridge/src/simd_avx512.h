@@ -11,13 +11,16 @@ typedef __m512i vi; /* 64-bit lanes */
 INLINE vf vf_load(const float *p) { return _mm512_loadu_ps(p); }
 INLINE void vf_store(float *p, vf v) { _mm512_storeu_ps(p, v); }
 INLINE vf vf_set(float x) { return _mm512_set1_ps(x); }
-INLINE vf vf_zero(void) { return _mm512_setzero_ps(); }
 INLINE vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
 INLINE vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 INLINE vf vf_sub(vf a, vf b) { return _mm512_sub_ps(a, b); }
 INLINE vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 INLINE vf vf_div(vf a, vf b) { return _mm512_div_ps(a, b); }
-INLINE vf vf_relu(vf x) { return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_NLT_UQ), x); }
+/* x <= floor ? floor : x, passes NaN */
+INLINE vf vf_at_least(vf x, vf floor)
+{
+    return _mm512_mask_mov_ps(floor, _mm512_cmp_ps_mask(x, floor, _CMP_NLE_UQ), x);
+}
 INLINE vf vf_less_select(vf a, vf b, vf yes, vf no)
 {
     return _mm512_mask_mov_ps(no, _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), yes);
@@ -33,29 +36,21 @@ INLINE vf vf_pow2(vf t)
     return _mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_slli_epi32(_mm512_castps_si512(t), 23), _mm512_set1_epi32(0x3f800000)));
 }
-/* c + a[i] * x[i] in lanes below n (offset by `first` lanes), c elsewhere; nothing else is read */
-INLINE vf vf_fma_part(const float *a, const float *x, vf c, int n)
+/* x[0..3], each four times */
+/* The quarters of x added from the first to the last, in the first four lanes; 0 in the others */
+INLINE vf vf_sum_quarters(const vf *x)
 {
-    __mmask16 mask = (__mmask16)((1u << n) - 1);
-    return _mm512_mask3_fmadd_ps(_mm512_loadu_ps(a), _mm512_maskz_loadu_ps(mask, x), c, mask);
+    const __m128 sum = _mm_add_ps(_mm_add_ps(_mm_add_ps(_mm512_castps512_ps128(*x), _mm512_extractf32x4_ps(*x, 1)),
+                                             _mm512_extractf32x4_ps(*x, 2)),
+                                  _mm512_extractf32x4_ps(*x, 3));
+    return _mm512_insertf32x4(_mm512_setzero_ps(), sum, 0);
 }
-/* lane r: sums[r] folded 8, 4, 2, 1, then + bias[r] */
-typedef __m128 v4;
-INLINE v4 fold4(vf sums[4][1], const float *bias)
+INLINE vf vf_repeat4(const float *x, int v)
 {
-    __m128 u[4];
-    UNROLL
-    for (int r = 0; r < 4; r++) {
-        __m256 t = _mm256_add_ps(_mm512_castps512_ps256(sums[r][0]), _mm512_extractf32x8_ps(sums[r][0], 1));
-        u[r] = _mm_add_ps(_mm256_castps256_ps128(t), _mm256_extractf128_ps(t, 1));
-    }
-    __m128 p = _mm_add_ps(_mm_unpacklo_ps(u[0], u[1]), _mm_unpackhi_ps(u[0], u[1]));
-    __m128 q = _mm_add_ps(_mm_unpacklo_ps(u[2], u[3]), _mm_unpackhi_ps(u[2], u[3]));
-    __m128 s = _mm_add_ps(_mm_movelh_ps(p, q), _mm_movehl_ps(q, p));
-    return _mm_add_ps(s, _mm_loadu_ps(bias));
+    (void)v;
+    const __m512i which = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
+    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(x)), which);
 }
-INLINE void v4_store(float *p, v4 x) { _mm_storeu_ps(p, x); }
-INLINE vf vf_from_v4(v4 x) { return _mm512_zextps128_ps512(x); }
 
 INLINE vd vd_load(const double *p) { return _mm512_loadu_pd(p); }
 INLINE void vd_store(double *p, vd v) { _mm512_storeu_pd(p, v); }
@@ -66,6 +61,21 @@ INLINE vd vd_mul(vd a, vd b) { return _mm512_mul_pd(a, b); }
 INLINE vd vd_div(vd a, vd b) { return _mm512_div_pd(a, b); }
 INLINE vd vd_fma(vd a, vd b, vd c) { return _mm512_fmadd_pd(a, b, c); }
 INLINE vd vd_sqrt(vd a) { return _mm512_sqrt_pd(a); }
+INLINE vd vd_at_least(vd x, vd floor)
+{
+    return _mm512_mask_mov_pd(floor, _mm512_cmp_pd_mask(x, floor, _CMP_NLE_UQ), x);
+}
+/* x[2 v] and x[2 v + 1], each four times */
+INLINE vd vd_sum_quarters(const vd *x) /* of x[0] and x[1] */
+{
+    const __m256d first = _mm256_add_pd(_mm512_castpd512_pd256(x[0]), _mm512_extractf64x4_pd(x[0], 1));
+    const __m256d sum = _mm256_add_pd(_mm256_add_pd(first, _mm512_castpd512_pd256(x[1])), _mm512_extractf64x4_pd(x[1], 1));
+    return _mm512_insertf64x4(_mm512_setzero_pd(), sum, 0);
+}
+INLINE vd vd_repeat4(const double *x, int v)
+{
+    return _mm512_insertf64x4(_mm512_set1_pd(x[2 * v]), _mm256_set1_pd(x[2 * v + 1]), 1);
+}
 INLINE vd vd_abs(vd x) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), x); }
 INLINE vd vd_neg(vd x) { return _mm512_xor_pd(_mm512_set1_pd(-0.0), x); }
 INLINE vd vd_copysign(vd magnitude, vd sign)
@@ -90,12 +100,6 @@ INLINE vi vi_or(vi a, vi b) { return _mm512_or_si512(a, b); }
 INLINE vi vi_right52(vi a) { return _mm512_srli_epi64(a, 52); }
 INLINE vi vi_left52(vi a) { return _mm512_slli_epi64(a, 52); }
 
-INLINE vd vd_low_half(vf x) { return _mm512_cvtps_pd(_mm512_castps512_ps256(x)); }
-INLINE vd vd_high_half(vf x) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1)); }
-INLINE vf vf_round(vd low, vd high)
-{
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
-}
 INLINE vd vd_load_float(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 INLINE void vd_store_float(float *p, vd x) { _mm256_storeu_ps(p, _mm512_cvtpd_ps(x)); }
 INLINE vd vd_round_f32(vd x) { return _mm512_cvtps_pd(_mm512_cvtpd_ps(x)); }

@@ -78,8 +78,12 @@ void put_node(bytes *graph, const char *op, const char *inputs, const char *outp
         put_bytes(&node, 1, inputs, n);
         inputs += n + (inputs[n] == ' ');
     }
-    put_text(&node, 2, output);
     put_text(&node, 3, output); /* a node is called like its result */
+    while (*output != '\0') {
+        const size_t n = strcspn(output, " ");
+        put_bytes(&node, 2, output, n);
+        output += n + (output[n] == ' ');
+    }
     put_text(&node, 4, op);
     if (attribute != NULL) {
         bytes a = {NULL, 0, 0};
@@ -423,6 +427,48 @@ bytes write_model(const net *n)
     return model;
 }
 
+bytes write_branched_model(void)
+{
+    enum { I = 6, H = 20, O = 3 };
+    bytes graph = {NULL, 0, 0};
+    uint64_t state = 99;
+    const struct {
+        const char *name;
+        int64_t dims[2]; /* [0] == 0: a row */
+        double size;
+    } constants[] = {{"A", {I, H}, 0.8},     {"a0", {0, H}, 0.3}, {"B", {H, H}, 0.4},     {"gamma", {0, H}, 1.0},
+                     {"beta", {0, H}, 0.5}, {"C", {13, O}, 0.5},  {"slope", {0, I}, 1.0}, {"D", {I, O}, 0.5}};
+    put_text(&graph, 2, "branched");
+    put_value_info(&graph, 11, "x", 1, I);
+    put_value_info(&graph, 12, "y", 1, O + I);
+    for (size_t c = 0; c < sizeof constants / sizeof constants[0]; c++) {
+        const int64_t *dims = constants[c].dims, rows = dims[0] > 0 ? dims[0] : 1;
+        float values[H * H];
+        for (int64_t i = 0; i < rows * dims[1]; i++)
+            values[i] = (float)(constants[c].size * (2.0 * uniform(&state) - 1.0));
+        put_tensor(&graph, constants[c].name, 1, dims[0] > 0 ? 2 : 1, dims[0] > 0 ? dims : dims + 1, values,
+                   (size_t)(rows * dims[1]) * sizeof(float));
+    }
+    put_node(&graph, "MatMul", "x A", "a", NULL, 0);
+    put_node(&graph, "Add", "a a0", "a1", NULL, 0);
+    put_node(&graph, "Relu", "a1", "r", NULL, 0);
+    put_node(&graph, "MatMul", "r B", "b", NULL, 0);
+    put_node(&graph, "Sigmoid", "b", "s", NULL, 0);
+    put_node(&graph, "Mul", "b s", "silu", NULL, 0);
+    put_node(&graph, "Add", "silu r", "h", NULL, 0); /* around a layer */
+    put_node(&graph, "LayerNormalization", "h gamma beta", "n", "axis", 1);
+    put_node(&graph, "Concat", "x n", "c", "axis", 1);
+    put_node(&graph, "Split", "c", "p q", "axis", 1); /* 13 columns each, from x and from n */
+    put_node(&graph, "Softsign", "q", "g", NULL, 0);
+    put_node(&graph, "Mul", "p g", "m", NULL, 0);
+    put_node(&graph, "MatMul", "m C", "y1", NULL, 0);
+    put_node(&graph, "PRelu", "x slope", "l", NULL, 0);
+    put_node(&graph, "MatMul", "l D", "y2", NULL, 0);
+    put_node(&graph, "Sub", "y1 y2", "y3", NULL, 0);
+    put_node(&graph, "Concat", "y3 x", "y", "axis", 1);
+    return finish_model(&graph);
+}
+
 /* ---- loading ---- */
 
 emu_model *load_or_die(const bytes *model)
@@ -446,12 +492,12 @@ emu_model *load_net(const net *n)
 
 int available_isas(const char *names[3])
 {
-    static const char *const all[3] = {"avx512", "avx2", "portable"};
+    static const char *const all[4] = {"avx512", "avx2", "neon", "portable"}; /* no machine has more than three */
     const int widths[2] = {1, 1};
     net n = random_net(1, 1, widths, "", "", 0);
     bytes model = write_model(&n);
     int count = 0;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         emu_model *m;
         setenv("LIBEMULATOR_ISA", all[i], 1);
         if (emu_load_bytes(model.data, model.size, &m, NULL, 0) == EMU_OK)

@@ -42,6 +42,9 @@ void random_inputs(const net *n, uint64_t seed, int num, double *x);
 void reference(const net *n, const double *x, double *y); /* one sample */
 
 bytes write_model(const net *n);
+/* A network that is no chain, 6 inputs and 9 outputs (the last six are the inputs): a skip connection, a layer
+ * normalisation, branches joined and split, a gate, quotients */
+bytes write_branched_model(void);
 
 /* The pieces, for models of another shape */
 void put_varint(bytes *to, uint64_t value);
@@ -50,6 +53,7 @@ void put_bytes(bytes *to, int field, const void *data, size_t size);
 void put_text(bytes *to, int field, const char *text);
 void put_message(bytes *to, int field, bytes *message); /* and frees it */
 void put_tensor(bytes *graph, const char *name, int type, int rank, const int64_t *dims, const void *data, size_t size);
+/* names separated by blanks; one attribute at most */
 void put_node(bytes *graph, const char *op, const char *inputs, const char *output, const char *attribute,
               int64_t value);
 void put_value_info(bytes *graph, int field, const char *name, int type, int64_t width);

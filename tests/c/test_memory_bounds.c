@@ -34,6 +34,43 @@ static void release(guarded *g)
     munmap(g->pages, g->size);
 }
 
+/* A guard's arrays have exactly the right size too. Here the first sample is outside (huge, infinite and NaN inputs), and
+ * clamped; the last one, which a vector might reach beyond, only has its bits compared. */
+static void check_with_guard(const emu_model *m, int64_t ncol, int features_fastest, double *px, double *py,
+                             const double *expected, guarded *workspace, int at_end)
+{
+    const int64_t I = emu_num_inputs(m), O = emu_num_outputs(m), xs = features_fastest ? I : 1, xf = features_fastest ? 1 : ncol;
+    const int64_t ys = features_fastest ? O : 1, yf = features_fastest ? 1 : ncol;
+    guarded arrays[4];
+    for (int i = 0; i < 4; i++) {
+        const size_t bytes = i == 0 ? (size_t)ncol * sizeof(int32_t) : (size_t)I * sizeof(int64_t);
+        arrays[i] = guard(bytes, at_end);
+        memset(arrays[i].start, i == 0 ? 0x55 : 0, bytes);
+    }
+    emu_guard g;
+    emu_guard_init(&g);
+    g.clamp = 1;
+    g.outside = arrays[0].start;
+    g.below = arrays[1].start;
+    g.above = arrays[2].start;
+    g.nan = arrays[3].start;
+    px[0] = 1e308;
+    px[xf] = -(double)INFINITY;
+    px[2 * xf] = (double)NAN;
+    const emu_status status =
+        emu_infer_guarded_f64(m, ncol, px, xs, xf, py, ys, yf, workspace->start, emu_workspace_size(m), &g);
+    long wrong = status != EMU_OK || g.num_samples != ncol || g.num_outside != 1 || g.outside[0] != 3 || g.above[0] != 1 ||
+                 g.below[1] != 1 || g.nan[2] != 1;
+    for (int64_t s = 1; s < ncol; s++) {
+        wrong += g.outside[s] != 0;
+        for (int64_t j = 0; j < O; j++)
+            wrong += memcmp(&py[s * ys + j * yf], &expected[s * O + j], 8) != 0;
+    }
+    CHECK(wrong == 0, "with a guard, %d samples: %ld wrong", (int)ncol, wrong);
+    for (int i = 0; i < 4; i++)
+        release(&arrays[i]);
+}
+
 /* Each layout with arrays of exactly the right size, at either end of their pages */
 static void check_guarded(const net *n, const emu_model *m, int64_t ncol, const double *x, const double *expected)
 {
@@ -58,6 +95,7 @@ static void check_guarded(const net *n, const emu_model *m, int64_t ncol, const 
                 for (int64_t j = 0; j < O; j++)
                     wrong += memcmp(&py[features_fastest ? s * O + j : s + j * ncol], &expected[s * O + j], 8) != 0;
             CHECK(wrong == 0, "%d-..., %d samples: %ld wrong", n->widths[0], (int)ncol, wrong);
+            check_with_guard(m, ncol, features_fastest, px, py, expected, &gw, at_end);
             release(&gx);
             release(&gy);
             release(&gw);
@@ -153,6 +191,7 @@ int main(void)
             depth++;
         static const char *const activations[SHAPES] = {"Relu", "Tanh", "Sigmoid", "Relu"};
         net n = random_net((uint64_t)c + 40, depth, shapes[c], activations[c], "Sigmoid", 1);
+        n.names = 1; /* and ranges */
         const size_t I = (size_t)n.widths[0], O = (size_t)n.widths[depth];
         double *x = malloc(MOST * I * sizeof *x), *expected = malloc(MOST * O * sizeof *expected);
         random_inputs(&n, 8, MOST, x);
@@ -173,5 +212,5 @@ int main(void)
     }
     check_padding(isas, num_isas);
     CHECK(fegetexcept() == (FE_INVALID | FE_OVERFLOW | FE_DIVBYZERO), "the traps were changed");
-    FINISH(SHAPES * num_isas * BATCHES * (4 + 1 + 1) + num_isas + 1);
+    FINISH(SHAPES * num_isas * BATCHES * (8 + 1 + 1) + num_isas + 1);
 }

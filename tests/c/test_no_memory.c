@@ -41,6 +41,18 @@ static emu_status load_from_file(void)
     return status;
 }
 
+static emu_status load_with_options(void)
+{
+    emu_model *m;
+    emu_options options;
+    emu_options_init(&options);
+    options.isa = "portable";
+    options.precision = 64;
+    const emu_status status = emu_load_bytes_with(model.data, model.size, &options, &m, NULL, 0);
+    emu_free(m);
+    return status;
+}
+
 static emu_model *loaded;
 
 static emu_status check(void)
@@ -62,7 +74,22 @@ static void *infer_in_thread(void *result) /* a new thread has no workspace yet 
     return NULL;
 }
 
-static emu_status infer(void)
+static void *infer_guarded_in_thread(void *result)
+{
+    static const double x[40];
+    double y[40];
+    int64_t below[6] = {0};
+    emu_guard guard;
+    emu_guard_init(&guard);
+    guard.clamp = 1;
+    guard.below = below;
+    *(emu_status *)result = emu_infer_guarded_f64(loaded, 5, x, 6, 1, y, 3, 1, NULL, 0, &guard);
+    if (*(emu_status *)result != EMU_OK && (guard.num_samples != 0 || below[0] != 0))
+        *(emu_status *)result = EMU_ERR_CHECK; /* on failure the guard is untouched */
+    return NULL;
+}
+
+static emu_status run_in_thread(void *(*call)(void *))
 {
     emu_status status = EMU_ERR_CHECK;
     pthread_t thread;
@@ -70,8 +97,37 @@ static emu_status infer(void)
     failing = -1;
     allocations = 0;
     failing = before;
-    pthread_create(&thread, NULL, infer_in_thread, &status);
+    pthread_create(&thread, NULL, call, &status);
     pthread_join(thread, NULL);
+    return status;
+}
+
+static emu_status infer(void)
+{
+    return run_in_thread(infer_in_thread);
+}
+
+static emu_status infer_guarded(void)
+{
+    return run_in_thread(infer_guarded_in_thread);
+}
+
+/* With a workspace, nothing is allocated: whatever the layout and the guard */
+static emu_status infer_with_workspace(void)
+{
+    static unsigned char workspace[1 << 20];
+    static double x[6 * 500], y[3 * 500];
+    static float x_f32[6 * 500], y_f32[3 * 500];
+    const size_t size = emu_workspace_size(loaded);
+    emu_status status = size <= sizeof workspace ? EMU_OK : EMU_ERR_CHECK;
+    for (int clamp = 0; clamp < 2 && status == EMU_OK; clamp++) {
+        emu_guard guard;
+        emu_guard_init(&guard);
+        guard.clamp = clamp;
+        status = emu_infer_guarded_f64(loaded, 500, x, 6, 1, y, 3, 1, workspace, size, &guard);
+        if (status == EMU_OK)
+            status = emu_infer_guarded_f32(loaded, 500, x_f32, 1, 500, y_f32, 1, 500, workspace, size, &guard);
+    }
     return status;
 }
 
@@ -110,13 +166,18 @@ int main(void)
     const long from_file = exhaust("emu_load", load_from_file);
     const long self_check = exhaust("emu_self_check", check);
     const long timing = exhaust("emu_measure", measure);
+    const long with_options = exhaust("emu_load_bytes_with", load_with_options);
     const long inference = exhaust("emu_infer_f64", infer);
+    const long guarded = exhaust("emu_infer_guarded_f64", infer_guarded);
+    const long with_workspace = exhaust("emu_infer_guarded_* with a workspace", infer_with_workspace);
     CHECK(from_bytes >= 3, "the wrapper saw %ld allocations of emu_load_bytes", from_bytes);
     CHECK(from_file == from_bytes + 1, "one more for the file: %ld, %ld", from_file, from_bytes);
-    CHECK(self_check >= 1 && timing == 4 && inference == 1, "%ld %ld %ld", self_check, timing, inference);
+    CHECK(self_check >= 1 && timing == 4 && inference == 1 && guarded == 1, "%ld %ld %ld %ld", self_check, timing,
+          inference, guarded);
+    CHECK(with_options >= 3 && with_workspace == 0, "%ld, %ld", with_options, with_workspace);
     emu_free(loaded);
     free(model.data);
     free_net(&n);
     remove(file);
-    FINISH(5 + from_bytes + from_file + self_check + timing + inference + 3);
+    FINISH(8 + from_bytes + from_file + self_check + timing + with_options + inference + guarded + with_workspace + 4);
 }

@@ -90,7 +90,7 @@ static void check_single(const emu_model *m, const double *x, const char *what)
     free(y64);
 }
 
-/* Zeros keep their sign on every instruction set: 65 outputs, each -0 + (-1) 0, through a ReLU */
+/* A sum of zeros is +0 on every instruction set: 65 outputs, each -0 + (-1) 0 or -0 + 0, through a ReLU */
 static void check_zeros(const char *const *isas, int num_isas)
 {
     static const int widths[] = {1, 65};
@@ -109,7 +109,7 @@ static void check_zeros(const char *const *isas, int num_isas)
         emu_infer_f64(m, 20, x, 1, 1, y[0], 65, 1, NULL, 0);
         for (int s = 0; s < 20; s++)
             for (int j = 0; j < 65; j++)
-                wrong += y[s][j] != 0.0 || (signbit(y[s][j]) != 0) != (j % 2);
+                wrong += y[s][j] != 0.0 || signbit(y[s][j]) != 0;
         CHECK(wrong == 0, "%s: %ld zeros have the wrong sign", isas[i], wrong);
         emu_free(m);
     }

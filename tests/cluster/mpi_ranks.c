@@ -1,11 +1,14 @@
-/* usage: mpirun -n R mpi_ranks model.onnx inputs.bin outputs.bin
- * Rank 0 alone opens the model and broadcasts its bytes; every rank evaluates its share of the samples and rank 0
- * writes all results in order. inputs.bin, outputs.bin: float64, sample-major. Ends with status 1 on any error. */
+/* usage: mpirun -n R mpi_ranks model.onnx inputs.bin outputs.bin [LOADS [each]]
+ * Rank 0 alone opens the model and broadcasts its bytes; every rank loads it from them LOADS times (once by default, the
+ * others are freed again), evaluates its share of the samples, and rank 0 writes all results in order. With `each`, every
+ * load opens the file instead: what a host should not do. inputs.bin, outputs.bin: float64, sample-major. Ends with
+ * status 1 on any error. */
 #include "libemulator.h"
 
 #include <mpi.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void fail(const char *what)
 {
@@ -32,7 +35,8 @@ int main(int argc, char **argv)
     MPI_Init(&argc, &argv);
     MPI_Comm_rank(MPI_COMM_WORLD, &rank);
     MPI_Comm_size(MPI_COMM_WORLD, &ranks);
-    if (argc != 4) fail("usage: mpi_ranks model.onnx inputs.bin outputs.bin");
+    if (argc < 4 || argc > 6) fail("usage: mpi_ranks model.onnx inputs.bin outputs.bin [LOADS [each]]");
+    const int loads = argc > 4 ? atoi(argv[4]) : 1, each = argc > 5 && strcmp(argv[5], "each") == 0;
 
     long size = 0;
     void *bytes = rank == 0 ? read_all(argv[1], &size) : NULL;
@@ -40,9 +44,16 @@ int main(int argc, char **argv)
     if (rank != 0) bytes = malloc((size_t)size);
     MPI_Bcast(bytes, (int)size, MPI_BYTE, 0, MPI_COMM_WORLD);
 
-    emu_model *model;
+    emu_model *model = NULL;
     char message[512];
-    if (emu_load_bytes(bytes, (size_t)size, &model, message, sizeof message) != EMU_OK) fail(message);
+    int loaded = 0, all_loaded = 0;
+    for (; loaded < loads; loaded++) {
+        emu_free(model);
+        const emu_status status = each ? emu_load(argv[1], &model, message, sizeof message)
+                                       : emu_load_bytes(bytes, (size_t)size, &model, message, sizeof message);
+        if (status != EMU_OK) fail(message);
+    }
+    MPI_Reduce(&loaded, &all_loaded, 1, MPI_INT, MPI_SUM, 0, MPI_COMM_WORLD);
     free(bytes);
     long nx = (long)emu_num_inputs(model), ny = (long)emu_num_outputs(model);
 
@@ -62,7 +73,7 @@ int main(int argc, char **argv)
         FILE *out = fopen(argv[3], "wb");
         if (!out || fwrite(all, sizeof *all, (size_t)(n * ny), out) != (size_t)(n * ny)) fail(argv[3]);
         fclose(out);
-        printf("%d ranks, %ld samples, isa %s\n", ranks, n, emu_isa(model));
+        printf("%d ranks, %ld samples, %d loads, isa %s\n", ranks, n, all_loaded, emu_isa(model));
     }
     emu_free(model);
     free(x);

@@ -28,23 +28,57 @@ def program(tmp_path_factory):
     return target
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
-def test_any_number_of_ranks_gives_the_bits_of_one_process(tmp_path, program, make_bundle, ranks):
-    bundle = make_bundle(hidden=(64, 33, 17))
-    write_onnx(bundle, tmp_path / "model.onnx")
-    x = training_range_samples(bundle, 1001, np.random.default_rng(3))
-    x.tofile(tmp_path / "x.bin")
-    environment = os.environ | {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+def run(ranks, program, folder, *arguments, environment=None):
+    """Evaluate folder/x.bin with folder/model.onnx; standard output. `environment` is what the ranks see besides."""
+    command = ["mpirun", "--oversubscribe", "-n", str(ranks)]
+    command += ["env", *(f"{name}={value}" for name, value in (environment or {}).items()), program]
+    command += [folder / name for name in ("model.onnx", "x.bin", "y.bin")] + list(arguments)
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     done = subprocess.run(
-        ["mpirun", "--oversubscribe", "-n", str(ranks), program]
-        + [tmp_path / name for name in ("model.onnx", "x.bin", "y.bin")],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
+        list(map(str, command)), capture_output=True, text=True, env=os.environ | allowed, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert f"{ranks} ranks, 1001 samples" in done.stdout
-    y = np.fromfile(tmp_path / "y.bin").reshape(1001, -1)
-    np.testing.assert_array_equal(y, LibEmulator(tmp_path / "model.onnx").infer(x))
+    return done.stdout
+
+
+@pytest.fixture
+def case(tmp_path, make_bundle):
+    """A folder with model.onnx and 1001 samples in x.bin."""
+    bundle = make_bundle(hidden=(64, 33, 17))
+    write_onnx(bundle, tmp_path / "model.onnx")
+    training_range_samples(bundle, 1001, np.random.default_rng(3)).tofile(tmp_path / "x.bin")
+    return tmp_path
+
+
+def results_are_those_of_one_process(folder):
+    x = np.fromfile(folder / "x.bin").reshape(1001, -1)
+    y = np.fromfile(folder / "y.bin").reshape(1001, -1)
+    return np.array_equal(y, LibEmulator(folder / "model.onnx").infer(x))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4])
+def test_any_number_of_ranks_gives_the_bits_of_one_process(case, program, ranks):
+    assert f"{ranks} ranks, 1001 samples, {ranks} loads" in run(ranks, program, case)
+    assert results_are_those_of_one_process(case)
+
+
+@pytest.fixture(scope="module")
+def open_counter(tmp_path_factory):
+    target = tmp_path_factory.mktemp("opens") / "count_opens.so"
+    command = ["cc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-O1", ROOT / "tests/cluster/count_opens.c"]
+    subprocess.run(list(map(str, [*command, "-o", target, "-ldl"])), check=True)
+    return target
+
+
+@pytest.mark.parametrize(
+    ("ranks", "arguments", "opened"),
+    [(64, (1,), 1), (4, (16,), 1), (4, (16, "each"), 65)],
+    ids=["64-ranks", "4-ranks-of-16-loads", "each-load-opens"],
+)
+def test_64_loads_open_the_model_file_once(case, program, open_counter, ranks, arguments, opened):
+    """The last case shows that the counter counts: without the broadcast, each load opens the file, and rank 0 did."""
+    environment = {"LD_PRELOAD": open_counter, "COUNTED_FILE": case / "model.onnx", "COUNT_LOG": case / "opened"}
+    output = run(ranks, program, case, *arguments, environment=environment)
+    assert f"{ranks} ranks, 1001 samples, 64 loads" in output
+    assert len((case / "opened").read_text().splitlines()) == opened
+    assert results_are_those_of_one_process(case)

@@ -1,8 +1,11 @@
 """A host builds against the installed library and against its source tree, from C and Fortran, shared and static."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -26,8 +29,9 @@ def run(*command, **options):
 
 
 def configure_and_build(source, build, *options):
-    run("cmake", "-S", source, "-B", build, *options)
+    said = run("cmake", "-S", source, "-B", build, *options)
     run("cmake", "--build", build, "--parallel", "2")
+    return said
 
 
 @pytest.fixture(scope="module", params=["shared", "static"])
@@ -88,10 +92,26 @@ def test_pkg_config_serves_c_and_fortran(installed, model, expected, tmp_path, l
     assert float(run(tmp_path / "host", model, env=environment)) == expected
 
 
-@pytest.mark.parametrize("fortran", ["ON", "OFF"])
-def test_add_subdirectory_serves_a_host_and_changes_nothing_of_it(model, expected, tmp_path, fortran):
-    options = ["-DHOW=subdirectory", f"-DLIBEMULATOR_SOURCE={ROOT}", f"-DWITH_FORTRAN={fortran}"]
-    configure_and_build(CONSUMER, tmp_path, *options)
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """What a host would fetch: the sources, as a release's archive has them."""
+    path = tmp_path_factory.mktemp("archive") / "libemulator.tar.gz"
+    with tarfile.open(path, "w:gz") as file:
+        for name in ("CMakeLists.txt", "LICENSE", "cmake", "fortran_bridge"):
+            file.add(ROOT / name, f"libemulator/{name}")
+    return path
+
+
+@pytest.mark.parametrize("how", ["subdirectory", "fetch"])
+@pytest.mark.parametrize(("fortran", "shared"), [("ON", "ON"), ("ON", "OFF"), ("OFF", None)])
+def test_the_source_tree_serves_a_host_and_changes_nothing_of_it(
+    archive, model, expected, tmp_path, how, fortran, shared
+):
+    options = [f"-DHOW={how}", f"-DLIBEMULATOR_SOURCE={ROOT}", f"-DLIBEMULATOR_ARCHIVE={archive}"]
+    options += [f"-DWITH_FORTRAN={fortran}"] + ([f"-DBUILD_SHARED_LIBS={shared}"] if shared else [])
+    said = configure_and_build(CONSUMER, tmp_path, *options)
+    targets = set(re.findall(r"target: (\S+)", said))
+    assert targets == {"libemulator"} | ({"libemulator_fortran"} if fortran == "ON" else set())
     assert float(run(tmp_path / "consumer_c", model)) == expected
     if fortran == "ON":
         assert float(run(tmp_path / "consumer_fortran", model)) == expected
@@ -114,7 +134,7 @@ def symbols(path, *options):
     return {line.split()[-1] for line in lines if len(line.split()) == 3}
 
 
-def test_every_symbol_starts_with_the_prefix(installed):
+def test_every_symbol_and_module_starts_with_the_prefix(installed):
     """E3SM ships symbols that start with ``emulator_``; ours must not, nor may anything lack the prefix."""
     folder = library_folder(installed)
     shared = (folder / "libemulator.so").exists()
@@ -122,5 +142,76 @@ def test_every_symbol_starts_with_the_prefix(installed):
     assert len(found) >= 30
     assert {s for s in found if not s.startswith("emu_")} == set()
     fortran = symbols(folder / "libemulator_fortran.so", "-D") if shared else symbols(folder / "libemulator_fortran.a")
-    assert "__libemulator_MOD_load" in fortran
-    assert {s for s in fortran if not s.startswith(("__libemulator", "emu_"))} == set()
+    mangled = ("__libemulator", "_QMlibemulator", "_QC", "emu_")  # gfortran; flang, constants too
+    assert any("libemulator" in s and "load" in s for s in fortran)
+    assert {s for s in fortran if not s.startswith(mangled)} == set()
+    modules = {path.stem for path in installed.rglob("*.mod")}
+    assert "libemulator" in modules
+    assert {m for m in modules if not m.startswith("libemulator")} == set()
+
+
+def test_the_shared_library_needs_libc_and_libm_only_and_is_small(installed, tmp_path):
+    library = library_folder(installed) / "libemulator.so"
+    if not library.exists():
+        library = library.with_suffix(".a")  # carries no list of what it needs: pkg-config has it
+        assert library.exists()
+        flags = (library.parent / "pkgconfig" / "libemulator.pc").read_text()
+        assert set(re.findall(r"-l(\w+)", flags)) <= {"emulator", "m", "dl"}
+        return
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", run("readelf", "--dynamic", library)))
+    loader = {name for name in needed if name.startswith("ld-linux")}  # every process has it: thread-local storage
+    assert needed - loader == {"libc.so.6", "libm.so.6"}
+    run("strip", "-o", tmp_path / "stripped.so", library)
+    size = (tmp_path / "stripped.so").stat().st_size
+    # The aim is 150,000; three sets of kernels (float32 and float64) and the reader of other exporters' graphs take more.
+    assert size < 250_000, f"{size} bytes"
+
+
+FPM_MANIFEST = """\
+name = "consumer"
+[dependencies]
+libemulator = {{ path = "{path}" }}
+[[executable]]
+name = "consumer_fortran"
+source-dir = "app"
+main = "consumer.f90"
+"""
+
+
+def test_fpm_serves_a_host(model, expected, tmp_path):
+    """The C files come without any option of ours, so the instruction sets and the order of sums are theirs."""
+    fpm = shutil.which("fpm", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    if fpm is None:
+        pytest.skip("needs fpm: pip install fpm")
+    shutil.copytree(ROOT / "fortran_bridge", tmp_path / "libemulator", ignore=shutil.ignore_patterns("build"))
+    run(fpm, "build", cwd=tmp_path / "libemulator", env=os.environ | {"FPM_FC": FORTRAN})
+    host = tmp_path / "host"
+    (host / "app").mkdir(parents=True)
+    (host / "fpm.toml").write_text(FPM_MANIFEST.format(path="../libemulator"))
+    shutil.copy(CONSUMER / "consumer.f90", host / "app")
+    isas = ["portable"] + [isa for isa in ("avx2", "avx512", "neon") if can_run(isa, model)]
+    for isa in isas:
+        environment = os.environ | {"LIBEMULATOR_ISA": isa, "FPM_FC": FORTRAN}
+        said = run(fpm, "run", "consumer_fortran", "--", model, cwd=host, env=environment)
+        assert float(said.splitlines()[-1]) == expected, isa
+
+
+def can_run(isa, model):
+    """Does the library built by CMake have this instruction set, on this machine?"""
+    code = f"from emulator.libemulator import LibEmulator; LibEmulator({str(model)!r})"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=os.environ | {"LIBEMULATOR_ISA": isa}, cwd=ROOT, capture_output=True)
+    return done.returncode == 0
+
+
+def test_all_packages_have_the_same_version():
+    """CMake, Python and fpm each state it."""
+    found = {
+        re.search(r"project\(libemulator VERSION (\S+)", (ROOT / "CMakeLists.txt").read_text())[1],
+        re.search(r'^version = "(\S+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1],
+    }
+    for manifest in ("fortran_bridge/fpm.toml", "fortran_bridge/src/fpm.toml"):
+        text = (ROOT / manifest).read_text()
+        found.add(re.search(r'^version = "(\S+)"', text, re.MULTILINE)[1])
+        found.update(re.findall(r"EMU_VERSION=([0-9.]+)", text))
+    assert found == {"0.1.0"}

@@ -1,5 +1,7 @@
 """The installed wheel, away from the source tree: it carries its library and tools, and the commands start."""
 
+import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -13,10 +15,18 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def build_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory, build_folder):
+    """Built where no Fortran compiler can be had."""
     folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT]
-    subprocess.run(list(map(str, command)), check=True, timeout=600)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder]
+    command += [f"--config-settings=build-dir={build_folder}", ROOT]
+    environment = os.environ | {"FC": "/nowhere/gfortran"}
+    subprocess.run(list(map(str, command)), check=True, timeout=600, env=environment)
     (built,) = folder.glob("libemulator-*.whl")
     return built
 
@@ -47,6 +57,18 @@ def test_the_wheel_holds_the_library_its_header_and_its_tools(wheel):
     for wanted in ("emulator/lib/libemulator.so", "emulator/include/libemulator.h", "emu-bench", "emu-info"):
         assert any(wanted in f for f in files), f"{wanted} is not among {files}"
     assert not any(f.startswith(("tests/", "build/")) for f in files)
+
+
+def test_the_wheel_needs_no_fortran_and_no_particular_python(wheel, build_folder, tmp_path):
+    assert "CMAKE_Fortran_COMPILER:" not in (build_folder / "CMakeCache.txt").read_text()
+    assert "-py3-none-" in wheel.name
+    with zipfile.ZipFile(wheel) as file:
+        files = [f for f in file.namelist() if "fortran" in f.lower() or f.endswith((".mod", ".F90"))]
+        library = file.extract("emulator/lib/libemulator.so", tmp_path)
+    assert files == []
+    said = subprocess.run(["readelf", "--dynamic", library], check=True, capture_output=True, text=True).stdout
+    needed = set(re.findall(r"\(NEEDED\).*\[(.*?)\]", said))
+    assert {name for name in needed if not name.startswith("ld-linux")} == {"libc.so.6", "libm.so.6"}
 
 
 def test_the_installed_package_finds_its_own_library(python, tmp_path):

@@ -104,7 +104,7 @@ def test_very_wide_and_very_deep_networks(widths):
 
 
 def test_limits_are_refused_with_their_number():
-    with pytest.raises(ModelFileError, match="more than 1024 layers"):
+    with pytest.raises(ModelFileError, match="1031 layers; at most 1024"):
         LibEmulator(emulator_graph(random_net(1, [2, *[5] * 1030, 2])))
     with pytest.raises(ModelFileError, match="65537 columns; at most 65536"):
         LibEmulator(emulator_graph(random_net(1, [65537, 2])))
@@ -337,6 +337,79 @@ def test_emu_bench_prints_json_for_the_batch_sizes_asked_for(net, tmp_path):
         assert all(r["ns_per_sample"] > 0 for r in rows)
     for bad in (["--batch", "0"], ["--batch", "1,x"], ["--seconds", "-1"], ["--layout", "x"], ["--what"], []):
         assert subprocess.run([find_tool("emu-bench"), *bad], capture_output=True).returncode == 2
+
+
+# ---- options ----
+
+
+def test_options_choose_instruction_set_and_precision_and_are_checked(net, tmp_path, monkeypatch):
+    content = emulator_graph(net)
+    (tmp_path / "m.onnx").write_bytes(content)
+    monkeypatch.setenv("LIBEMULATOR_ISA", "nonsense")
+    for source in (content, tmp_path / "m.onnx"):
+        model = LibEmulator(source, isa="portable", backend="native", num_threads=7)
+        assert (model.isa, model.backend, model.precision) == ("portable", "native", 32)
+        with pytest.raises(ValueError, match="expected native, onnxruntime or libtorch"):
+            LibEmulator(source, backend="tensorflow")
+        with pytest.raises(ValueError, match="precision is 16, expected 32 or 64"):
+            LibEmulator(source, precision=16)
+        with pytest.raises(ValueError, match="isa is 'sse9'"):
+            LibEmulator(source, isa="sse9")
+        with pytest.raises(ValueError, match="num_threads is -2"):
+            LibEmulator(source, num_threads=-2)
+        with pytest.raises(ModelFileError, match="nowhere"):
+            LibEmulator(source, backend="onnxruntime", library="/nowhere/libonnxruntime.so")
+
+
+def test_float64_layers_are_as_exact_as_the_reference(net):
+    x_BI = sample_inputs(net, 50, 8)
+    model = LibEmulator(emulator_graph(net), precision=64)
+    assert model.precision == 64
+    single, _ = scaled_differences(LibEmulator(emulator_graph(net)).infer(x_BI), reference(net, x_BI))
+    double, _ = scaled_differences(model.infer(x_BI), reference(net, x_BI))
+    assert double < 1e-11 < 1e-9 < single  # 2^-53 a rounding, magnified by exponential transforms as float32's 2^-24 is
+
+
+# ---- guards ----
+
+
+def guard_reference(net, x_BI):
+    """numpy's counts and clamped inputs."""
+    below, above, nan = x_BI < net.low_I, x_BI > net.high_I, np.isnan(x_BI)
+    return below, above, nan, np.where(nan, x_BI, np.clip(x_BI, net.low_I, net.high_I))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_guards_count_flag_and_clamp_as_numpy_does(net, order):
+    model = LibEmulator(with_metadata(net))
+    rng = np.random.default_rng(3)
+    x_BI = np.array(sample_inputs(net, 500, 5), order=order)
+    hit = rng.random(x_BI.shape) < 0.02
+    x_BI[hit] = np.resize([1e300, -1e300, np.nan, np.inf, -np.inf], hit.sum())
+    below, above, nan, clamped = guard_reference(net, x_BI)
+    y, found = model.infer_guarded(x_BI, clamp=True)
+    expected = model.infer(clamped)
+    assert np.array_equal(y, expected, equal_nan=True)
+    assert np.array_equal(found.outside, (below | above | nan).sum(axis=1))
+    assert np.array_equal([found.below, found.above, found.nan], [m.sum(axis=0) for m in (below, above, nan)])
+    assert (found.num_samples, found.num_outside) == (500, np.count_nonzero(found.outside)) and found.num_outside > 50
+    unclamped, again = model.infer_guarded(x_BI)
+    assert np.array_equal(unclamped, model.infer(x_BI), equal_nan=True)
+    assert np.array_equal(again.outside, found.outside)
+
+
+def test_a_guard_of_a_model_without_ranges_finds_only_nan(net):
+    model = LibEmulator(emulator_graph(net))
+    x_BI = sample_inputs(net, 9, 5)
+    x_BI[4, 2] = np.nan
+    x_BI[5] *= 3
+    y, found = model.infer_guarded(x_BI, clamp=True)
+    assert np.array_equal(y, model.infer(x_BI), equal_nan=True)
+    assert found.outside.tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    assert found.nan[2] == 1 and found.below.sum() + found.above.sum() == 0
+    with pytest.raises(ValueError, match="shape"):
+        model.infer_guarded(x_BI[0])
+    assert model.infer_guarded(np.empty((0, 7)))[1].num_samples == 0
 
 
 def test_a_thread_pool_shares_one_model(net):

@@ -1,0 +1,335 @@
+/* ONNX Runtime, through its C API, for graphs that the native engine does not evaluate. */
+#include "backend.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend_onnxruntime_api.h"
+#include "onnx.h"
+#include "protobuf.h"
+
+typedef struct {
+    emu_runner runner; /* first: emu_backend_infer sees only this */
+    const ort_api *api;
+    ort_env *env; /* one per process inside ONNX Runtime, which counts its users */
+    ort_session *session;
+    ort_memory_info *memory;
+    ort_allocator *allocator;
+    char *input_name, *output_name;
+    int input_type, output_type;
+} state;
+
+static const emu_library_search library = {
+    .what = "ONNX Runtime",
+    .variable = "LIBEMULATOR_ONNXRUNTIME",
+    .names = (const char *const[]){"libonnxruntime.so.1", "libonnxruntime.so", NULL},
+    .remedy = "install ONNX Runtime 1.19 or later (pip's onnxruntime holds it in its folder capi)",
+};
+
+/* What ONNX Runtime said, as our error. Frees `status`; true if it is NULL, that is, success. */
+static bool good(const ort_api *api, ort_status *status, const char *doing, emu_error *error)
+{
+    if (status == NULL)
+        return true;
+    const int code = api->get_error_code(status);
+    char text[600];
+    emu_one_line(text, sizeof text, api->get_error_message(status));
+    emu_fail(error, code == ORT_INVALID_PROTOBUF || code == ORT_INVALID_GRAPH ? EMU_ERR_FORMAT : EMU_ERR_UNSUPPORTED,
+             "ONNX Runtime failed while %s: %s", doing, text);
+    api->release_status(status);
+    return false;
+}
+
+static void log_nothing(void *parameter, int severity, const char *category, const char *id, const char *location,
+                        const char *message)
+{
+    (void)parameter, (void)severity, (void)category, (void)id, (void)location, (void)message;
+}
+
+static const ort_api *find_api(const char *path, emu_error *error)
+{
+    void *handle = emu_open_library(&library, path, error);
+    if (handle == NULL)
+        return NULL;
+    const ort_api_base *(*get_base)(void) =
+        (const ort_api_base *(*)(void))emu_library_function(handle, "OrtGetApiBase");
+    const ort_api_base *base = get_base != NULL ? get_base() : NULL;
+    if (base == NULL) {
+        emu_fail(error, EMU_ERR_UNSUPPORTED,
+                 "the library named for ONNX Runtime is another one: it has no OrtGetApiBase");
+        return NULL;
+    }
+    /* asked before GetApi, which prints to stderr if it does not have the version */
+    const char *version = base->get_version();
+    char *minor = NULL;
+    const long major = version != NULL ? strtol(version, &minor, 10) : 0;
+    const bool supported =
+        major > 1 || (major == 1 && *minor == '.' && strtol(minor + 1, NULL, 10) >= ORT_API_VERSION_USED);
+    const ort_api *api = supported ? base->get_api(ORT_API_VERSION_USED) : NULL;
+    if (api == NULL)
+        emu_fail(error, EMU_ERR_UNSUPPORTED,
+                 "found ONNX Runtime %s, which lacks version %d of its C API; use 1.%d or later",
+                 version != NULL ? version : "of unknown version", (int)ORT_API_VERSION_USED,
+                 (int)ORT_API_VERSION_USED);
+    return api;
+}
+
+static bool create_session(state *s, emu_text bytes, int num_threads, emu_error *error)
+{
+    const ort_api *api = s->api;
+    ort_session_options *options = NULL;
+    const bool done =
+        good(api, api->create_env_with_logger(log_nothing, NULL, ORT_LOG_FATAL, "libemulator", &s->env), "starting",
+             error) &&
+        good(api, api->disable_telemetry(s->env), "starting", error) &&
+        good(api, api->create_session_options(&options), "starting", error) &&
+        good(api, api->set_log_severity(options, ORT_LOG_FATAL), "setting options", error) &&
+        good(api, api->set_execution_mode(options, ORT_SEQUENTIAL), "setting options", error) &&
+        good(api, api->set_intra_op_threads(options, num_threads), "setting options", error) &&
+        good(api, api->set_inter_op_threads(options, 1), "setting options", error) &&
+        /* waiting threads sleep: the cores are the host's */
+        good(api, api->add_config_entry(options, "session.intra_op.allow_spinning", "0"), "setting options", error) &&
+        good(api, api->create_session_from_array(s->env, bytes.data, bytes.size, options, &s->session),
+             "reading the model", error) &&
+        good(api, api->create_cpu_memory_info(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &s->memory), "starting",
+             error) &&
+        good(api, api->default_allocator(&s->allocator), "starting", error);
+    if (options != NULL)
+        api->release_session_options(options);
+    return done;
+}
+
+/* Type and shape of the one input or output; a dimension is -1 where the graph does not state it. */
+static bool read_side(const state *s, const char *side, size_t count, ort_type_info *info, int *type, int64_t dims[2],
+                      emu_error *error)
+{
+    const ort_api *api = s->api;
+    const ort_tensor_info *tensor = NULL;
+    size_t rank = 0;
+    int kind = 0;
+    dims[0] = dims[1] = -1;
+    if (count != 1)
+        return emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "the graph has %zu %ss, libemulator takes one: a tensor [ncol, num_%ss]; join them in the "
+                        "graph",
+                        count, side, side);
+    if (!good(api, api->kind_of_type(info, &kind), "describing the model", error))
+        return false;
+    if (kind != ORT_TENSOR)
+        return emu_fail(error, EMU_ERR_UNSUPPORTED, "the graph's %s is no tensor (a map, say); export it as a tensor",
+                        side);
+    if (!good(api, api->tensor_info(info, &tensor), "describing the model", error) ||
+        !good(api, api->element_type(tensor, type), "describing the model", error) ||
+        !good(api, api->rank(tensor, &rank), "describing the model", error))
+        return false;
+    if (*type != ORT_FLOAT && *type != ORT_DOUBLE)
+        return emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "the graph's %s has element type %d, expected float (1) or double (11)", side, *type);
+    if (rank == 0 && strcmp(side, "output") == 0) /* no shape stated: the trial run will show it */
+        return true;
+    if (rank != 2)
+        return emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "the graph's %s has %zu dimensions, expected two: [ncol, num_%ss]; reshape it in the graph",
+                        side, rank, side);
+    return good(api, api->dimensions(tensor, dims, 2), "describing the model", error);
+}
+
+static ort_value *tensor(const state *s, void *data, int type, const int64_t shape[2], ort_status **status)
+{
+    ort_value *value = NULL;
+    const size_t size = type == ORT_DOUBLE ? sizeof(double) : sizeof(float);
+    *status = s->api->create_tensor(s->memory, data, (size_t)(shape[0] * shape[1]) * size, shape, 2, type, &value);
+    return value;
+}
+
+/* One run; *y NULL: ONNX Runtime makes the output. */
+static ort_status *evaluate(const state *s, int64_t rows, int64_t n, const void *x_data, ort_value **y)
+{
+    ort_status *status = NULL;
+    /* the data are only read: the C API has no tensor of const */
+    void *data;
+    memcpy(&data, &x_data, sizeof data);
+    ort_value *x = tensor(s, data, s->input_type, (const int64_t[2]){rows, n}, &status);
+    if (status != NULL)
+        return status;
+    status = s->api->run(s->session, NULL, (const char *const[]){s->input_name}, (const ort_value *const[]){x}, 1,
+                         (const char *const[]){s->output_name}, 1, y);
+    s->api->release_value(x);
+    return status;
+}
+
+static emu_status run(const emu_model *model, int64_t rows, const void *x, void *y_data)
+{
+    const state *s = model->backend_state;
+    ort_status *status = NULL;
+    ort_value *y = tensor(s, y_data, s->output_type, (const int64_t[2]){rows, model->num_outputs}, &status);
+    if (status == NULL)
+        status = evaluate(s, rows, model->num_inputs, x, &y);
+    s->api->release_value(y);
+    if (status == NULL)
+        return EMU_OK;
+    s->api->release_status(status);
+    return EMU_ERR_BACKEND;
+}
+
+/* The graph may state less than it does: a run with zeros shows whether rows of inputs give rows of outputs. */
+static bool try_out(const state *s, int64_t rows, int64_t n, int64_t *m, emu_error *error)
+{
+    const ort_api *api = s->api;
+    void *x = calloc((size_t)(rows * n), sizeof(double));
+    ort_value *y = NULL;
+    ort_tensor_info *info = NULL;
+    size_t rank = 0;
+    int64_t dims[2] = {-1, -1};
+    if (x == NULL)
+        return emu_fail(error, EMU_ERR_MEMORY, "out of memory for a trial run");
+    bool done = good(api, evaluate(s, rows, n, x, &y), "trying the model out", error) &&
+                good(api, api->type_of_value(y, &info), "describing a result", error) &&
+                good(api, api->rank(info, &rank), "describing a result", error);
+    if (done && rank == 2)
+        done = good(api, api->dimensions(info, dims, 2), "describing a result", error);
+    if (done && (rank != 2 || dims[0] != rows || dims[1] < 1 || dims[1] > INT32_MAX))
+        done = emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "for an input [%lld, %lld] the graph gives a tensor of %zu dimensions [%lld, %lld], expected "
+                        "[%lld, num_outputs]: each sample must give one row",
+                        (long long)rows, (long long)n, rank, (long long)dims[0], (long long)dims[1], (long long)rows);
+    *m = dims[1];
+    if (info != NULL)
+        api->release_tensor_info(info);
+    if (y != NULL)
+        api->release_value(y);
+    free(x);
+    return done;
+}
+
+static bool describe(emu_model *model, state *s, emu_error *error)
+{
+    const ort_api *api = s->api;
+    size_t num_inputs = 0, num_outputs = 0;
+    ort_type_info *in = NULL, *out = NULL;
+    int64_t x[2], y[2], m = 0;
+    bool done = good(api, api->num_inputs(s->session, &num_inputs), "describing the model", error) &&
+                good(api, api->num_outputs(s->session, &num_outputs), "describing the model", error) &&
+                (num_inputs == 0 || good(api, api->input_type(s->session, 0, &in), "describing the model", error)) &&
+                (num_outputs == 0 || good(api, api->output_type(s->session, 0, &out), "describing the model", error)) &&
+                read_side(s, "input", num_inputs, in, &s->input_type, x, error) &&
+                read_side(s, "output", num_outputs, out, &s->output_type, y, error) &&
+                good(api, api->input_name(s->session, 0, s->allocator, &s->input_name), "describing the model",
+                     error) &&
+                good(api, api->output_name(s->session, 0, s->allocator, &s->output_name), "describing the model",
+                     error);
+    if (in != NULL)
+        api->release_type_info(in);
+    if (out != NULL)
+        api->release_type_info(out);
+    if (done && (x[1] < 1 || x[1] > INT32_MAX))
+        done = emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "the graph's input states no number of columns (its shape is [%lld, %lld]); export it with a "
+                        "fixed second dimension",
+                        (long long)x[0], (long long)x[1]);
+    /* A graph exported for one sample runs sample by sample; one for another number cannot be called in any batch. */
+    if (done && x[0] > 1)
+        done = emu_fail(error, EMU_ERR_UNSUPPORTED,
+                        "the graph takes exactly %lld samples; export it with a variable first dimension",
+                        (long long)x[0]);
+    if (!done || !try_out(s, x[0] == 1 ? 1 : 2, x[1], &m, error))
+        return false;
+    model->num_inputs = (int32_t)x[1];
+    model->num_outputs = (int32_t)m;
+    s->runner.in_double = s->input_type == ORT_DOUBLE;
+    s->runner.out_double = s->output_type == ORT_DOUBLE;
+    s->runner.max_rows = x[0] == 1 ? 1 : emu_backend_rows(x[1], m);
+    s->runner.run = run;
+    return true;
+}
+
+/* ModelProto.metadata_props (14) { key 1, value 2 }. Read here and not by emu_onnx_read, which refuses graphs that ONNX
+ * Runtime can evaluate. */
+static bool read_metadata(emu_model *model, emu_text bytes, emu_error *error)
+{
+    emu_arena scratch = {NULL, 0};
+    emu_backend_text *texts = NULL;
+    int count = 0;
+    bool done = true;
+    for (int pass = 0; pass < 2 && done; pass++) {
+        emu_pb reader = emu_pb_open(bytes.data, bytes.size);
+        emu_pb_field field, part;
+        count = 0;
+        while (done && emu_pb_next(&reader, &field)) {
+            if (field.number != 14 || field.type != PB_BYTES || count == ONNX_MAX_METADATA)
+                continue;
+            emu_text key = {"", 0}, value = {"", 0};
+            emu_pb entry = emu_pb_open(field.data, field.size);
+            while (emu_pb_next(&entry, &part)) {
+                if (part.type == PB_BYTES && part.number == 1)
+                    key = (emu_text){(const char *)part.data, part.size};
+                if (part.type == PB_BYTES && part.number == 2)
+                    value = (emu_text){(const char *)part.data, part.size};
+            }
+            if (pass == 1) {
+                char *copy = emu_arena_alloc(&scratch, key.size + 1, 1);
+                done = copy != NULL;
+                if (done && key.size > 0)
+                    memcpy(copy, key.data, key.size);
+                texts[count].key = copy;
+                texts[count].value = value;
+            }
+            count++;
+        }
+        if (pass == 0)
+            texts = emu_arena_alloc(&scratch, (size_t)count, sizeof *texts);
+        done = done && texts != NULL;
+    }
+    if (!done)
+        emu_fail(error, EMU_ERR_MEMORY, "out of memory while reading the metadata");
+    done = done && emu_backend_metadata(model, count, texts, error);
+    emu_arena_free(&scratch);
+    return done;
+}
+
+static bool open_model(emu_model *model, emu_text bytes, const emu_options *options, emu_error *error)
+{
+    if (bytes.size >= 4 && memcmp(bytes.data, "PK\003\004", 4) == 0)
+        return emu_fail(error, EMU_ERR_FORMAT,
+                        "this is a TorchScript file (a zip archive), ONNX Runtime reads ONNX files; use the backend "
+                        "'libtorch', or give it the model's .onnx file");
+    state *s = emu_arena_alloc(&model->arena, 1, sizeof *s);
+    if (s == NULL)
+        return emu_fail(error, EMU_ERR_MEMORY, "out of memory");
+    model->backend_state = s;
+    emu_host_environment host;
+    emu_leave_host(&host);
+    s->api = find_api(options->library, error);
+    const bool done = s->api != NULL &&
+                      create_session(s, bytes, options->num_threads > 0 ? options->num_threads : 1, error) &&
+                      describe(model, s, error) && read_metadata(model, bytes, error);
+    emu_return_to_host(&host);
+    return done;
+}
+
+static void close_model(emu_model *model)
+{
+    state *s = model->backend_state;
+    if (s == NULL || s->api == NULL)
+        return;
+    const ort_api *api = s->api;
+    emu_host_environment host;
+    emu_leave_host(&host);
+    char *names[] = {s->input_name, s->output_name};
+    for (int i = 0; i < 2; i++) {
+        ort_status *status = names[i] != NULL ? api->allocator_free(s->allocator, names[i]) : NULL;
+        if (status != NULL)
+            api->release_status(status);
+    }
+    if (s->memory != NULL)
+        api->release_memory_info(s->memory);
+    if (s->session != NULL)
+        api->release_session(s->session);
+    if (s->env != NULL)
+        api->release_env(s->env);
+    emu_return_to_host(&host);
+    model->backend_state = NULL;
+}
+
+const struct emu_backend emu_backend_onnxruntime = {"onnxruntime", open_model, emu_backend_infer, close_model};
