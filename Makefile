@@ -1,6 +1,7 @@
 # Two commands, set-up included:
 #   make demo   physics -> samples -> two-step search -> report -> selection -> model.onnx -> Fortran host (demo/)
 #   make test   every test: Python, C, Fortran, the installed package, MPI, SLURM
+# and make bench: libemulator, its peers and ARG timed on one core (build/bench/)
 # Settings: PYTHON (interpreter that makes the environment), WORKERS (processes; default: all cores).
 
 PYTHON  ?= python3
@@ -12,7 +13,7 @@ BUILD   := build/release
 LIBRARY_SOURCES := CMakeLists.txt $(wildcard cmake/* fortran_bridge/CMakeLists.txt fortran_bridge/include/* \
                    fortran_bridge/src/* fortran_bridge/tools/*)
 
-.PHONY: demo test install system-demo system-test library clean
+.PHONY: demo test bench install system-demo system-test system-bench library clean
 .DELETE_ON_ERROR:
 
 # ---- set-up ------------------------------------------------------------------------------------------------------
@@ -22,6 +23,9 @@ system-demo:
 
 system-test:
 	@bash .ci/system-packages demo test
+
+system-bench:
+	@bash .ci/system-packages demo bench
 
 # The package is installed in place (editable), so that what runs is this tree; the C library is built on the way.
 $(VENV)/.demo: pyproject.toml constraints.txt $(LIBRARY_SOURCES) | system-demo
@@ -36,7 +40,7 @@ $(VENV)/.test: $(VENV)/.demo | system-test
 install: $(VENV)/.demo
 
 library: | system-demo
-	cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DLIBEMULATOR_EXAMPLES=ON >/dev/null
+	cmake -S . -B $(BUILD) -DCMAKE_BUILD_TYPE=Release -DLIBEMULATOR_EXAMPLES=ON $(LIBRARY_OPTIONS) >/dev/null
 	cmake --build $(BUILD) --parallel -- --no-print-directory
 
 # ---- make demo ---------------------------------------------------------------------------------------------------
@@ -53,10 +57,18 @@ demo: $(VENV)/.demo library
 
 # ---- make test ---------------------------------------------------------------------------------------------------
 
-test: $(VENV)/.test library
+# The LibTorch backend is built against the environment's own torch, so after it.
+test: $(VENV)/.test
+	$(MAKE) --no-print-directory library \
+	    LIBRARY_OPTIONS="-DLIBEMULATOR_TORCH=ON -DLIBEMULATOR_TORCH_PYTHON=$(CURDIR)/$(PY)"
 	ctest --test-dir $(BUILD) --output-on-failure
 	$(PY) -m ruff check .
 	$(PY) -m pytest --complete
+
+# ---- make bench --------------------------------------------------------------------------------------------------
+
+bench: $(VENV)/.demo | system-bench
+	$(PY) fortran_bridge/bench/run.py
 
 clean:
 	rm -rf build demo $(VENV)

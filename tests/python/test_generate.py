@@ -269,6 +269,7 @@ def test_foreign_file_is_refused(tmp_path):
 def test_two_commands_on_one_file_do_not_mix(tmp_path):
     path = tmp_path / "samples.nc"
     process = start_and_wait_for_blocks(path, 1, (*LONG, "--workers", 1))
+    process.send_signal(signal.SIGSTOP)  # it must not end before the other one has looked
     try:
         done = run(*LONG, "--workers", 1, "--out", path)
         assert done.returncode == 1
