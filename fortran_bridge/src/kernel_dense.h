@@ -5,11 +5,14 @@
 
 /* ---- samples in lanes: X and Y are rows of one column each, [column][NV * LANES] ---- */
 
-/* acc[r][v] += sum over k of w[k][r] * X[k][v] for MR outputs and NV vectors of samples */
+/* acc[r][v] += sum over k of w[k][r] * X[k][v] for MR outputs and NV vectors of samples. On the way, MR numbers for each k
+ * are fetched into the cache from `ahead` on: the next group of weights, while this one is used. A host's other work may
+ * have driven them out to memory, and the rows of a group are too far apart for the processor to guess the next. */
 INLINE void LOCAL(batch_part)(const int MR, const int NV, VEC acc[16][3], const REAL *w, int64_t w_step, const REAL *x,
-                              int64_t x_step, int64_t inputs)
+                              int64_t x_step, int64_t inputs, const REAL *ahead)
 {
     for (int64_t k = 0; k < inputs; k++) {
+        __builtin_prefetch(ahead + k * MR, 0, 2);
         VEC xv[3];
         UNROLL
         for (int v = 0; v < NV; v++)
@@ -27,7 +30,7 @@ INLINE void LOCAL(batch_part)(const int MR, const int NV, VEC acc[16][3], const 
 }
 
 typedef struct {
-    const REAL *bias, *w, *x;
+    const REAL *bias, *w, *x, *ahead;
     int64_t w_step, x_step; /* to the next input; w_step 0: that of the group */
     int64_t inputs, outputs;
     int parts;
@@ -53,15 +56,16 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
         int64_t left = (p.inputs - part + p.parts - 1) >> shift;
         const int64_t pairs = (p.inputs - part + p.parts - 2) >> shift;
         for (int64_t k = 0; at_once && k < pairs; k++) {
-            LOCAL(batch_part)(MR, NV, first, w, 0, x, 0, 1);
+            LOCAL(batch_part)(MR, NV, first, w, 0, x, 0, 1, p.ahead);
             KEEP_ORDER;
-            LOCAL(batch_part)(MR, NV, second, w + p.w_step, 0, x + p.x_step, 0, 1);
+            LOCAL(batch_part)(MR, NV, second, w + p.w_step, 0, x + p.x_step, 0, 1, p.ahead);
             w += w_step;
             x += x_step;
         }
         if (at_once)
             left -= pairs;
-        LOCAL(batch_part)(MR, NV, first, w, w_step, x, x_step, left);
+        const REAL *ahead = p.ahead + part * p.inputs / p.parts * MR;
+        LOCAL(batch_part)(MR, NV, first, w, w_step, x, x_step, left, ahead);
         if (part > 0) {
             UNROLL
             for (int r = 0; r < MR; r++) {
@@ -71,7 +75,7 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
             }
         }
         if (!at_once)
-            LOCAL(batch_part)(MR, NV, second, w + p.w_step, w_step, x + p.x_step, x_step, pairs);
+            LOCAL(batch_part)(MR, NV, second, w + p.w_step, w_step, x + p.x_step, x_step, pairs, ahead + left * MR);
         const VEC lowest = OP(set)(part + 2 == p.parts ? p.floor : -(REAL)INFINITY);
         UNROLL
         for (int r = 0; r < MR; r++) {
@@ -91,6 +95,7 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
             const int64_t group = j / EMU_GROUP * EMU_GROUP;                                                 \
             const int64_t padded = (p.outputs - group + EMU_PANEL - 1) / EMU_PANEL * EMU_PANEL;              \
             p.bias += j;                                                                                     \
+            p.ahead = p.w + (group + EMU_GROUP + (j - group)) * p.inputs;                                    \
             p.w += group * p.inputs + (j - group);                                                           \
             if (p.w_step == 0)                                                                               \
                 p.w_step = padded < EMU_GROUP ? padded : EMU_GROUP;                                          \
@@ -178,7 +183,7 @@ static void LOCAL(batch_layer)(const emu_layer *layer, const REAL *X, REAL *Y, i
         LOCAL(batch_narrow)(layer, X, Y, vectors);
     } else {
         const LOCAL(products) p = {
-            layer->bias, layer->weights, X, 0, ld, layer->num_inputs, N, BATCH_PARTS(layer), LOCAL(floor_of)(layer)};
+            layer->bias, layer->weights, X, NULL, 0, ld, layer->num_inputs, N, BATCH_PARTS(layer), LOCAL(floor_of)(layer)};
         LOCAL(batch)(&p, Y, vectors);
     }
     if (layer->activation > ACT_RELU)
