@@ -31,14 +31,14 @@ INLINE void LOCAL(batch_part)(const int MR, const int NV, VEC acc[16][3], const 
 
 typedef struct {
     const REAL *bias, *w, *x, *ahead;
-    int64_t w_step, x_step; /* to the next input; w_step 0: that of the group */
+    int64_t w_step, x_step; /* to the next input; w_step and ahead are set for each group */
     int64_t inputs, outputs;
     int parts;
     REAL floor;
 } LOCAL(products);
 
 /* Y[r][v] = the sum of all parts, two at a time: so they stay in registers, and go through memory only between pairs */
-INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, const LOCAL(products) p, REAL *Y)
+INLINE void LOCAL(batch_sum)(const int MR, const int NV, const LOCAL(products) p, REAL *Y)
 {
     const int64_t ld = NV * LANES, w_step = p.parts * p.w_step, x_step = p.parts * p.x_step;
     const int shift = p.parts == 2 ? 1 : 2;
@@ -53,17 +53,8 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
                 second[r][v] = OP(set)(0);
             }
         }
-        int64_t left = (p.inputs - part + p.parts - 1) >> shift;
+        const int64_t left = (p.inputs - part + p.parts - 1) >> shift;
         const int64_t pairs = (p.inputs - part + p.parts - 2) >> shift;
-        for (int64_t k = 0; at_once && k < pairs; k++) {
-            LOCAL(batch_part)(MR, NV, first, w, 0, x, 0, 1, p.ahead);
-            KEEP_ORDER;
-            LOCAL(batch_part)(MR, NV, second, w + p.w_step, 0, x + p.x_step, 0, 1, p.ahead);
-            w += w_step;
-            x += x_step;
-        }
-        if (at_once)
-            left -= pairs;
         const REAL *ahead = p.ahead + part * p.inputs / p.parts * MR;
         LOCAL(batch_part)(MR, NV, first, w, w_step, x, x_step, left, ahead);
         if (part > 0) {
@@ -74,8 +65,7 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
                     first[r][v] = OP(add)(OP(load)(Y + r * ld + v * LANES), first[r][v]);
             }
         }
-        if (!at_once)
-            LOCAL(batch_part)(MR, NV, second, w + p.w_step, w_step, x + p.x_step, x_step, pairs, ahead + left * MR);
+        LOCAL(batch_part)(MR, NV, second, w + p.w_step, w_step, x + p.x_step, x_step, pairs, ahead + left * MR);
         const VEC lowest = OP(set)(part + 2 == p.parts ? p.floor : -(REAL)INFINITY);
         UNROLL
         for (int r = 0; r < MR; r++) {
@@ -87,7 +77,7 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
 }
 
 /* All outputs, MR at a time */
-#define BATCH(NAME, NV, MR, AT_ONCE)                                                                                      \
+#define BATCH(NAME, NV, MR)                                                                                      \
     static __attribute__((noinline)) void LOCAL(batch_##NAME)(const LOCAL(products) * all, REAL *Y)             \
     {                                                                                                        \
         for (int64_t j = 0; j < all->outputs; j += (MR)) {                                                   \
@@ -97,17 +87,16 @@ INLINE void LOCAL(batch_sum)(const int MR, const int NV, const bool at_once, con
             p.bias += j;                                                                                     \
             p.ahead = p.w + (group + EMU_GROUP + (j - group)) * p.inputs;                                    \
             p.w += group * p.inputs + (j - group);                                                           \
-            if (p.w_step == 0)                                                                               \
-                p.w_step = padded < EMU_GROUP ? padded : EMU_GROUP;                                          \
-            LOCAL(batch_sum)(MR, NV, AT_ONCE, p, Y + j * (NV)*LANES);                                                 \
+            p.w_step = padded < EMU_GROUP ? padded : EMU_GROUP;                                              \
+            LOCAL(batch_sum)(MR, NV, p, Y + j * (NV)*LANES);                                                 \
         }                                                                                                    \
     }
-BATCH(1, 1, BATCH_1, false)
+BATCH(1, 1, BATCH_1)
 #if BATCH_2
-BATCH(2, 2, BATCH_2, false)
+BATCH(2, 2, BATCH_2)
 #endif
 #if BATCH_3
-BATCH(3, 3, BATCH_3, false)
+BATCH(3, 3, BATCH_3)
 #endif
 #undef BATCH
 
