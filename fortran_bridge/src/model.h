@@ -96,10 +96,10 @@ typedef struct {
     int32_t padded; /* num_columns rounded up to 8; the last column's constants are repeated */
     const uint8_t *ops;
     bool adjacent;             /* target[i] = target[0] + i */
+    bool source_adjacent;      /* source[i] = source[0] + i */
     const int32_t *source;     /* [padded] column read (of x, or of the row); the last one is repeated */
     const int32_t *target;     /* [num_columns] column written (of the row, or of y) */
     const double *constants;   /* [num_ops][2][padded] */
-    bool source_adjacent;      /* source[i] = source[0] + i, set by emu_choose_tiles */
 } emu_group;
 
 typedef struct {

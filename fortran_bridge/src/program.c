@@ -202,7 +202,7 @@ bool emu_build_program(emu_draft *draft, const emu_item *items, int64_t n, bool 
         if (ops == NULL || source == NULL || target == NULL || constants == NULL)
             return out_of_memory(draft);
         memcpy(ops, signatures[g].ops, (size_t)num_ops);
-        groups[g] = (emu_group){num_ops, columns, padded, ops, true, source, target, constants, false};
+        groups[g] = (emu_group){num_ops, columns, padded, ops, true, true, source, target, constants};
         int32_t c = 0;
         for (int64_t i = 0; i < n; i++) {
             if (group_of[i] != g)
@@ -213,6 +213,7 @@ bool emu_build_program(emu_draft *draft, const emu_item *items, int64_t n, bool 
             const int32_t end = c == columns - 1 ? padded : c + 1; /* the padding repeats the last column */
             for (int32_t lane = c; lane < end; lane++)
                 source[lane] = items[i].source;
+            groups[g].source_adjacent = groups[g].source_adjacent && source[c] == source[0] + c;
             for (int op = 0; op < num_ops; op++) {
                 double *a = constants + (size_t)op * 2 * (size_t)padded, *b = a + padded;
                 for (int32_t lane = c; lane < end; lane++) {

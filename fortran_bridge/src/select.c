@@ -141,7 +141,7 @@ static double tile_cost(const emu_model *m, const emu_tile *tile)
 
 /* tiles[n]: what to take first of n samples left, so that the whole is cheapest; any tile may run partly filled, so
  * that n samples never cost more than n + 1. Beyond the table, the largest. */
-static void choose_tiles(emu_model *m)
+void emu_choose_tiles(emu_model *m)
 {
     const int precision = m->precision == 64, num_tiles = m->kernels->num_tiles[precision];
     const emu_tile *tiles = m->kernels->tiles[precision];
@@ -161,23 +161,4 @@ static void choose_tiles(emu_model *m)
         }
     }
     m->tiles[EMU_TILE_TABLE - 1] = 0;
-}
-
-static void find_adjacent(const emu_program *program)
-{
-    for (int g = 0; g < program->num_groups; g++) {
-        emu_group *group = (emu_group *)(uintptr_t)&program->groups[g]; /* still being built */
-        group->source_adjacent = true;
-        for (int32_t c = 0; c < group->num_columns; c++)
-            group->source_adjacent = group->source_adjacent && group->source[c] == group->source[0] + c;
-    }
-}
-
-void emu_choose_tiles(emu_model *m)
-{
-    find_adjacent(&m->input);
-    find_adjacent(&m->output);
-    for (int i = 0; i < m->num_nodes; i++)
-        find_adjacent(&m->nodes[i].program);
-    choose_tiles(m);
 }
