@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -26,14 +26,18 @@ from hpo.recipe import Recipe
 ADAM_EPSILON = 1e-7
 # Validation rows taken through the network at a time: on a CPU few enough for the activations of a wide layer to
 # stay in the cache, on a GPU enough to fill it.
-_VALIDATION_ROWS = {"cpu": 2048, "cuda": 1 << 16}
-# In a long epoch the stop signal is looked for every so many steps.
-_STEPS_BETWEEN_LOOKS = 64
+VALIDATION_ROWS = {"cpu": 2048, "cuda": 1 << 16}
+# Arithmetic after which a training lets others look for signals: about 0.1 s of one core, of one GPU.
+_PIECE_FLOP = {"cpu": 5e9, "cuda": 2e12}
+_MAX_PIECE_STEPS = 64
+# A squared norm of the weights beyond this (float32's largest number) is divergence, though a sigmoid output may
+# hide it from the MSE.
+_LARGEST_SQUARED_NORM = 3.4e38
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Normalised float32 samples on one device."""
+    """Normalised samples on one device, float32 (or float64: the deterministic mode of tests)."""
 
     x_train_NI: torch.Tensor
     y_train_NO: torch.Tensor
@@ -44,40 +48,24 @@ class TrainingData:
     def device(self) -> torch.device:
         return self.x_train_NI.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x_train_NI.dtype
+
 
 class Diverged(Exception):
-    """A loss became infinite or NaN; the message says which and when."""
+    """A loss became infinite or NaN, or the weights beyond all bounds; the message says which and when."""
 
 
-class Training:
-    """One training, advanced epoch by epoch, which can be written down and taken up again between epochs.
+class Progress:
+    """What all kinds of training share: epochs counted, curves kept, the end decided, and the state between.
 
-    Parameters
-    ----------
-    spec : MLPSpec
-    recipe : Recipe
-    data : TrainingData
-    weights_seed, batch_seed : int
-        Of the initial weights and of the order of samples.
+    A training is advanced piece by piece, each bounded in time, and can be written down between any two of them.
+    A subclass gives the four methods below that raise NotImplementedError, and `_keep_best`.
     """
 
-    def __init__(self, spec: MLPSpec, recipe: Recipe, data: TrainingData, *, weights_seed: int, batch_seed: int):
-        self.recipe, self.data = recipe, data
-        network = build_mlp(spec, torch.Generator().manual_seed(weights_seed))
-        for module in network:
-            if isinstance(module, nn.ReLU):
-                module.inplace = True  # the layer's own output is not needed again: saves an allocation
-        self.network = network.to(data.device)
-        self._weights = list(self.network.parameters())
-        self._best = [torch.empty_like(w) for w in self._weights]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        self._optimizer = kind(
-            self._weights,
-            lr=recipe.learning_rate,
-            eps=ADAM_EPSILON,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-        )
+    def __init__(self, recipe: Recipe, *, batch_seed: int):
+        self.recipe = recipe
         self._order = torch.Generator().manual_seed(batch_seed)
         self.epoch = 0
         self.best_epoch = 0
@@ -91,98 +79,251 @@ class Training:
         stale = recipe.patience > 0 and self.epoch - self.best_epoch >= recipe.patience
         return self.epoch >= recipe.max_epochs or stale
 
-    def run_epoch(self, look: Callable[[], None] = lambda: None) -> None:
-        """Train one epoch, validate, keep the best weights.
+    @property
+    def waiting(self) -> bool:
+        """The device has work of this training that is not through: `advance` would do nothing."""
+        return False
 
-        `look` is called now and then; an exception it raises leaves the epoch unfinished and the training unusable.
+    def wait(self) -> None:
+        """Until `waiting` is false."""
+
+    def agree_to_stop(self) -> None:
+        """Come to a point at which all processes that train this together can stop; alone, any point will do."""
+
+    def advance(self) -> bool:
+        """Do the next piece of work; true when it ended an epoch.
 
         Raises
         ------
         Diverged
-            The training or validation MSE is NaN or infinite.
+            The epoch ended with an MSE that is NaN or infinite, or with unbounded weights.
         """
-        train_mse = self._train_epoch(look)
-        mse = self._validate(look)
+        raise NotImplementedError
+
+    def run_epoch(self) -> None:
+        """Train to the end of the epoch, validate, keep the best weights.
+
+        Raises
+        ------
+        Diverged
+        """
+        while not self.advance():
+            self.wait()
+
+    def best_weights(self) -> dict[str, torch.Tensor]:
+        """Weights of the epoch with the least validation MSE, by name, on the CPU."""
+        raise NotImplementedError
+
+    def _keep_best(self) -> None:
+        raise NotImplementedError
+
+    def _end_epoch(self, train_mse: float, mse: float, squared_norm: float) -> None:
         self.epoch += 1
         for name, value in (("training", train_mse), ("validation", mse)):
             if not math.isfinite(value):
                 raise Diverged(
                     f"{name} MSE is {value} in epoch {self.epoch} (learning rate {self.recipe.learning_rate:g})"
                 )
+        if not squared_norm < _LARGEST_SQUARED_NORM:
+            raise Diverged(
+                f"weights are beyond all bounds in epoch {self.epoch} (learning rate {self.recipe.learning_rate:g})"
+            )
         self.train_curve.append(train_mse)
         self.validation_curve.append(mse)
         if mse < self.best_mse:
             self.best_mse, self.best_epoch = mse, self.epoch
-            with torch.no_grad():
-                torch._foreach_copy_(self._best, self._weights)
+            self._keep_best()
 
-    def _train_epoch(self, look) -> float:
-        recipe, data, network, optimizer = self.recipe, self.data, self.network, self._optimizer
-        num_samples = len(data.x_train_NI)
-        order_N = torch.randperm(num_samples, generator=self._order).to(data.device, non_blocking=True)
-        num_steps = math.ceil(num_samples / recipe.batch_size)
-        total = torch.zeros((), device=data.device)
-        for step, rows_B in enumerate(order_N.split(recipe.batch_size)):
-            if step % _STEPS_BETWEEN_LOOKS == _STEPS_BETWEEN_LOOKS - 1:
-                look()
+    # -- being written down and taken up again --------------------------------------------------------------------
+
+    def state(self) -> dict:
+        """Everything that the rest of the training depends on: tensors and plain data, the same for all kinds.
+
+        Weights, best weights and Adam's two moments are each one flat tensor, layer by layer, weight (O, I) before
+        bias; `order` is the generator at the start of the epoch, `position` the pieces done since, and `sums` the
+        sums of squared errors so far.
+        """
+        raise NotImplementedError
+
+    def restore(self, state: dict) -> None:
+        """Go on from `state()` of a training with the same spec, recipe and data."""
+        raise NotImplementedError
+
+    def _progress_state(self) -> dict:
+        return {
+            "epoch": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_mse": self.best_mse,
+            "train_curve": list(self.train_curve),
+            "validation_curve": list(self.validation_curve),
+        }
+
+    def _restore_progress(self, state: dict) -> None:
+        self._order.set_state(state["order"])
+        for name in ("epoch", "best_epoch", "best_mse"):
+            setattr(self, name, state[name])
+        self.train_curve, self.validation_curve = list(state["train_curve"]), list(state["validation_curve"])
+
+
+class Training(Progress):
+    """The plain loop: PyTorch's modules, autograd and optimizer.
+
+    Parameters
+    ----------
+    spec : MLPSpec
+    recipe : Recipe
+    data : TrainingData
+    weights_seed, batch_seed : int
+        Of the initial weights and of the order of samples.
+    """
+
+    def __init__(self, spec: MLPSpec, recipe: Recipe, data: TrainingData, *, weights_seed: int, batch_seed: int):
+        super().__init__(recipe, batch_seed=batch_seed)
+        self.data = data
+        network = build_mlp(spec, torch.Generator().manual_seed(weights_seed))
+        for module in network:
+            if isinstance(module, nn.ReLU):
+                module.inplace = True  # the layer's own output is not needed again: saves an allocation
+        self.network = network.to(data.device, data.dtype)
+        self._weights = list(self.network.parameters())
+        self._best = [torch.empty_like(w) for w in self._weights]
+        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+        self._optimizer = kind(
+            self._weights,
+            lr=recipe.learning_rate,
+            eps=ADAM_EPSILON,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self._pieces = pieces_of_an_epoch(spec, recipe, data)
+        self._position = 0
+        self._order_state = self._order.get_state()
+        self._train_sum = self._validation_sum = None
+
+    def advance(self) -> bool:
+        if self._position == 0:
+            self._begin_epoch()
+        piece = self._pieces[self._position]
+        (self._train if piece.train else self._validate)(piece)
+        self._position += 1
+        if self._position < len(self._pieces):
+            return False
+        self._position = 0
+        with torch.no_grad():
+            squared_norm = float(torch.stack([w.flatten().dot(w.flatten()) for w in self._weights]).sum())
+        self._end_epoch(
+            float(self._train_sum) / len(self.data.x_train_NI),
+            float(self._validation_sum) / self.data.y_validation_NO.numel(),
+            squared_norm,
+        )
+        return True
+
+    def _begin_epoch(self) -> None:
+        data = self.data
+        self._order_state = self._order.get_state()
+        order_N = torch.randperm(len(data.x_train_NI), generator=self._order)
+        self._order_N = order_N.to(data.device, non_blocking=True)
+        self._train_sum = torch.zeros((), dtype=torch.float64, device=data.device)
+        self._validation_sum = torch.zeros((), dtype=torch.float64, device=data.device)
+
+    def _train(self, piece: Piece) -> None:
+        recipe, data, optimizer = self.recipe, self.data, self._optimizer
+        num_steps = math.ceil(len(data.x_train_NI) / recipe.batch_size)
+        batches = self._order_N[piece.start : piece.stop].split(recipe.batch_size)
+        for step, rows_B in enumerate(batches, start=piece.start // recipe.batch_size):
             if recipe.learning_rate_schedule != "constant":
                 progress = (self.epoch * num_steps + step) / (recipe.max_epochs * num_steps)
                 optimizer.param_groups[0]["lr"] = recipe.rate_at(progress)
-            y_BO = network(data.x_train_NI.index_select(0, rows_B))
+            y_BO = self.network(data.x_train_NI.index_select(0, rows_B))
             loss = functional.mse_loss(y_BO, data.y_train_NO.index_select(0, rows_B))
             loss.backward()
             if recipe.gradient_clip > 0.0:
                 nn.utils.clip_grad_norm_(self._weights, recipe.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            total.add_(loss.detach(), alpha=len(rows_B))
-        return float(total) / num_samples
+            self._train_sum.add_(loss.detach(), alpha=len(rows_B))
 
-    def _validate(self, look) -> float:
-        data = self.data
-        total = torch.zeros((), dtype=torch.float64, device=data.device)
-        rows = _VALIDATION_ROWS[data.device.type]
-        chunks = zip(data.x_validation_NI.split(rows), data.y_validation_NO.split(rows), strict=True)
+    def _validate(self, piece: Piece) -> None:
+        data, rows = self.data, VALIDATION_ROWS[self.data.device.type]
+        x_NI, y_NO = (t[piece.start : piece.stop] for t in (data.x_validation_NI, data.y_validation_NO))
         with torch.inference_mode():
-            for k, (x_BI, y_BO) in enumerate(chunks):
-                if k % _STEPS_BETWEEN_LOOKS == _STEPS_BETWEEN_LOOKS - 1:
-                    look()
-                total += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
-        return float(total) / data.y_validation_NO.numel()
+            for x_BI, y_BO in zip(x_NI.split(rows), y_NO.split(rows), strict=True):
+                self._validation_sum += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
+
+    def _keep_best(self) -> None:
+        with torch.no_grad():
+            torch._foreach_copy_(self._best, self._weights)
 
     def best_weights(self) -> dict[str, torch.Tensor]:
-        """Weights of the epoch with the least validation MSE, by name, on the CPU."""
         names = [name for name, _ in self.network.named_parameters()]
         return {n: w.detach().cpu().clone() for n, w in zip(names, self._best, strict=True)}
 
-    # -- being written down and taken up again --------------------------------------------------------------------
-
     def state(self) -> dict:
-        """Everything that the rest of the training depends on: tensors and plain data."""
-        return {
-            "weights": [w.detach().cpu().clone() for w in self._weights],
-            "best": [w.cpu() for w in self._best],
-            "optimizer": self._optimizer.state_dict(),
-            "order": self._order.get_state(),
-            "epoch": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_mse": self.best_mse,
-            "train_curve": self.train_curve,
-            "validation_curve": self.validation_curve,
+        moments = [self._optimizer.state[w] for w in self._weights]
+        fresh = not moments[0]
+        updates = 0 if fresh else int(moments[0]["step"])
+        return self._progress_state() | {
+            "weights": _flat(self._weights),
+            "best": _flat(self._best),
+            "first_moment": None if fresh else _flat([m["exp_avg"] for m in moments]),
+            "second_moment": None if fresh else _flat([m["exp_avg_sq"] for m in moments]),
+            "updates": updates,
+            "order": self._order_state if self._position else self._order.get_state(),
+            "position": self._position,
+            "sums": [float(self._train_sum), float(self._validation_sum)] if self._position else [0.0, 0.0],
         }
 
     def restore(self, state: dict) -> None:
-        """Go on from `state()` of a training with the same spec, recipe and data."""
-        with torch.no_grad():
-            for ours, theirs in itertools.chain(
-                zip(self._weights, state["weights"], strict=True), zip(self._best, state["best"], strict=True)
-            ):
-                ours.copy_(theirs)
-        self._optimizer.load_state_dict(state["optimizer"])
-        self._order.set_state(state["order"])
-        for name in ("epoch", "best_epoch", "best_mse"):
-            setattr(self, name, state[name])
-        self.train_curve, self.validation_curve = list(state["train_curve"]), list(state["validation_curve"])
+        self._restore_progress(state)
+        _unflatten(state["weights"], self._weights)
+        _unflatten(state["best"], self._best)
+        if state["updates"]:
+            for w in self._weights:
+                self._optimizer.state[w] = {
+                    "step": torch.tensor(float(state["updates"]), device=w.device),
+                    "exp_avg": torch.empty_like(w),
+                    "exp_avg_sq": torch.empty_like(w),
+                }
+            for name, key in (("exp_avg", "first_moment"), ("exp_avg_sq", "second_moment")):
+                _unflatten(state[key], [self._optimizer.state[w][name] for w in self._weights])
+        self._position = state["position"]
+        if self._position:
+            self._begin_epoch()
+            self._train_sum += state["sums"][0]
+            self._validation_sum += state["sums"][1]
+
+
+def _flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.cat([t.detach().flatten() for t in tensors]).cpu()
+
+
+def _unflatten(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True):
+            tensor.copy_(part.view_as(tensor))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Rows `start` to `stop` of the shuffled training part, whole batches, or of the validation part."""
+
+    train: bool
+    start: int
+    stop: int
+
+
+def pieces_of_an_epoch(spec: MLPSpec, recipe: Recipe, data: TrainingData) -> list[Piece]:
+    """How an epoch is cut up so that no piece takes long; the same for every kind of training on a kind of device."""
+    flop = _PIECE_FLOP[data.device.type]
+    pieces = []
+    for train, batch, num_samples in (
+        (True, recipe.batch_size, len(data.x_train_NI)),
+        (False, VALIDATION_ROWS[data.device.type], len(data.x_validation_NI)),
+    ):
+        one = training_flop(spec, batch, 0, 1) if train else training_flop(spec, 0, batch, 1)
+        rows = batch * max(1, min(_MAX_PIECE_STEPS, int(flop / one)))
+        pieces += [Piece(train, k, min(k + rows, num_samples)) for k in range(0, num_samples, rows)]
+    return pieces
 
 
 @dataclass(frozen=True)
@@ -202,45 +343,30 @@ class Outcome:
     weights: dict[str, torch.Tensor] | None
 
 
-def train(
-    training: Training,
-    *,
-    look: Callable[[], None] = lambda: None,
-    after_epoch: Callable[[Training, float], None] = lambda training, seconds: None,
-    seconds_before: float = 0.0,
-) -> Outcome:
-    """Run a training to its end.
-
-    Parameters
-    ----------
-    training : Training
-        Fresh, or restored from a checkpoint.
-    look : function
-        Called inside long epochs; may raise to abandon the training.
-    after_epoch : function of the training and the seconds spent so far
-        Called after every epoch but the last; may write checkpoints, may raise.
-    seconds_before : float
-        Spent before a checkpoint was restored.
-    """
-    start = time.perf_counter() - seconds_before
-    error = None
-    try:
-        while not training.done:
-            training.run_epoch(look)
-            if not training.done:
-                after_epoch(training, time.perf_counter() - start)
-    except Diverged as reason:
-        error = str(reason)
+def outcome_of(training: Progress, seconds: float, error: str | None = None) -> Outcome:
+    """Of a training that is done, or that failed for the reason given."""
     return Outcome(
         validation_mse=None if error else training.best_mse,
         best_epoch=training.best_epoch,
         epochs=training.epoch,
         train_curve=training.train_curve,
         validation_curve=training.validation_curve,
-        seconds=time.perf_counter() - start,
+        seconds=seconds,
         error=error,
         weights=None if error else training.best_weights(),
     )
+
+
+def train(training: Progress) -> Outcome:
+    """Run a training to its end."""
+    start = time.perf_counter()
+    error = None
+    try:
+        while not training.done:
+            training.run_epoch()
+    except Diverged as reason:
+        error = str(reason)
+    return outcome_of(training, time.perf_counter() - start, error)
 
 
 def training_flop(spec: MLPSpec, num_train: int, num_validation: int, epochs: int) -> float:
