@@ -7,3 +7,7 @@ class SearchError(ValueError):
 
 class Interrupted(Exception):
     """The search was asked to stop (Ctrl-C or SIGTERM); everything finished is on disk."""
+
+
+class GroupLost(Exception):
+    """The processes that trained a network together have parted; the trial goes on from its checkpoint."""

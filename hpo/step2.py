@@ -1,70 +1,13 @@
-"""Step 2: which trials are retrained on all the data, and in what order."""
+"""Step 2: the promoted trials on all the data, in what order."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from hpo.study import ranking
+from hpo.promotion import Promotion, promote
 from hpo.trial import StudyContext, Task
 
-
-@dataclass(frozen=True, kw_only=True)
-class Promotion:
-    """A trial of step 1 that goes on: for its `error`, or for being `light`."""
-
-    trial: int
-    promoted: str
-    step1_mse: float
-    step1_rank: int
-
-
-def promote(records: list[dict], *, top: int, light_top: int, light_factor: float) -> list[Promotion]:
-    """Choose the trials to retrain.
-
-    The `top` trials of least error, ties by trial number. Then `light_top` more that are cheap for their error,
-    among those with an error of at most `light_factor` times the best: the Pareto front of (number of parameters,
-    error), fewest parameters first, then the front of what remains, and so on. A network light enough to replace a
-    parameterization is rarely among the best by error on a small subset, where larger networks lead; retraining
-    brings many of them within a factor of two. The paper kept none on purpose and found its lightest good model
-    among the top 50 by luck.
-
-    Parameters
-    ----------
-    records : list of dict
-        Of step 1.
-
-    Returns
-    -------
-    list of Promotion
-        By rank, those for their error first.
-    """
-    ranked = ranking(records)
-    rank = {r["trial"]: k for k, r in enumerate(ranked, start=1)}
-    chosen = [(r, "error") for r in ranked[:top]]
-    if ranked and light_top:
-        limit = light_factor * ranked[0]["validation_mse"]
-        taken = {r["trial"] for r, _ in chosen}
-        rest = [r for r in ranked if r["validation_mse"] <= limit]
-        light: list[dict] = []
-        while rest and len(light) < light_top:
-            front = _front(rest)
-            rest = [r for r in rest if r not in front]
-            light += [r for r in front if r["trial"] not in taken]
-        chosen += [(r, "light") for r in light[:light_top]]
-    return [
-        Promotion(trial=r["trial"], promoted=why, step1_mse=r["validation_mse"], step1_rank=rank[r["trial"]])
-        for r, why in chosen
-    ]
-
-
-def _front(records: list[dict]) -> list[dict]:
-    """Records that no other beats in number of parameters and error, fewest parameters first."""
-    front: list[dict] = []
-    for r in sorted(records, key=lambda r: (r["num_parameters"], r["validation_mse"], r["trial"])):
-        if not front or r["validation_mse"] < front[-1]["validation_mse"]:
-            front.append(r)
-    return front
+__all__ = ["Promotion", "promote", "tasks"]
 
 
 def tasks(context: StudyContext, promotions: list[Promotion], finished: Iterable[int]) -> list[Task]:
