@@ -1,0 +1,496 @@
+"""SLURM runs a search: the batch script, its submission, and following the job.
+
+A job is members of one study (hpo.members), one per task, that meet in the study folder; nothing here knows more of
+the search than its exit status: 0 the study is finished, 75 it was told to leave in time and wants to be run again.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import NamedTuple
+
+from hpo.errors import SearchError
+
+REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h
+DEFAULT_SIGNAL_SECONDS = 120  # slurmctld looks every 30 s, and may send the signal up to 60 s early
+FOLDER = "slurm"  # in the study folder: scripts and what the jobs print
+
+_BAD_ENDS = ("BOOT_FAIL", "CANCELLED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT")
+_ENDED = ("COMPLETED", *_BAD_ENDS)
+_LAST_LINES = 20
+_TICK_S = 1.0
+_LONGEST_POLL_S = 10.0  # every poll is a request to the controller that the whole cluster shares
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlurmConfig:
+    """[slurm]: what the job asks for, and what its script runs first.
+
+    Attributes
+    ----------
+    nodes : int or str
+        Number of nodes, or a range `"2-8"`.
+    tasks_per_node : int
+        Members on each node. One uses all cores and GPUs of the node.
+    cpus_per_task : int or None
+    gpus_per_node : int, str or None
+        Number, or type and number: `"a100:4"`. The tasks of a node share them out.
+    account, partition, qos, constraint, mem : str or None
+        As sbatch takes them.
+    time : str, int or None
+        Limit of one run of the job, in minutes or as sbatch takes it (`"12:00:00"`); the search goes on in the next.
+    array : str or None
+        Independent members that come and go as nodes are free: `"0-15"`, `"0-99%8"`.
+    signal_seconds : int
+        The members are told to leave so long before the limit.
+    requeue : bool
+        Put the job back into the queue when its time was too short, or its node failed.
+    job_name, output : str or None
+        Default: the study's name; `slurm/<job>.log` in the study folder.
+    setup : tuple of str
+        Lines of shell before the search: `module load cuda`, `source venv/bin/activate`.
+    extra : tuple of str
+        More options of sbatch: `--mail-type=END`.
+    """
+
+    nodes: int | str = 1
+    tasks_per_node: int = 1
+    cpus_per_task: int | None = None
+    gpus_per_node: int | str | None = None
+    account: str | None = None
+    partition: str | None = None
+    qos: str | None = None
+    time: str | int | None = None
+    constraint: str | None = None
+    mem: str | None = None
+    array: str | None = None
+    signal_seconds: int = DEFAULT_SIGNAL_SECONDS
+    requeue: bool = True
+    job_name: str | None = None
+    output: str | None = None
+    setup: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in ("setup", "extra"):
+            value = getattr(self, name)
+            lines = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, (list, tuple)) else None
+            if lines is None or not all(isinstance(line, str) for line in lines):
+                raise _unexpected(name, value, "a list of lines")
+            object.__setattr__(self, name, lines)
+        for name in ("account", "partition", "qos", "constraint", "mem", "array", "job_name", "output"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, str) and value.strip() and value.isprintable()):
+                raise _unexpected(name, value, "text of one line")
+        for line in self.extra:
+            option = line.removeprefix("#SBATCH").strip()
+            if not option.startswith("-") or "\n" in option:
+                raise _unexpected("extra", line, "options of sbatch such as '--mail-type=END'")
+        for name in ("tasks_per_node", "signal_seconds"):
+            if not _count(getattr(self, name)):
+                raise _unexpected(name, getattr(self, name), "a whole number of at least 1")
+        if self.cpus_per_task is not None and not _count(self.cpus_per_task):
+            raise _unexpected("cpus_per_task", self.cpus_per_task, "a whole number of at least 1")
+        if not (_count(self.nodes) or _matches(r"[1-9]\d*(-[1-9]\d*)?", self.nodes)):
+            raise _unexpected("nodes", self.nodes, "a number or a range such as '2-8'")
+        gpus = self.gpus_per_node
+        if not (gpus is None or _count(gpus) or _matches(r"([\w.-]+:)?[1-9]\d*", gpus)):
+            raise _unexpected("gpus_per_node", gpus, "a number or a type and a number such as 'a100:4'")
+        if not isinstance(self.requeue, bool):
+            raise _unexpected("requeue", self.requeue, "true or false")
+        if self.time is not None:
+            seconds = time_limit_seconds(self.time)
+            if seconds <= self.signal_seconds:
+                raise SearchError(
+                    f"time is {self.time!r}, that is {seconds:g} s, and the members leave signal_seconds = "
+                    f"{self.signal_seconds} before it ends; give more time or fewer signal_seconds"
+                )
+
+    @classmethod
+    def from_table(cls, table: dict) -> SlurmConfig:
+        """Build from a [slurm] table.
+
+        Raises
+        ------
+        SearchError
+            Unknown keys (the valid ones are listed), wrong types, values out of range.
+        """
+        known = [f.name for f in fields(cls)]
+        unknown = sorted(set(table) - set(known))
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            raise SearchError(
+                f"[slurm] has no {names}; it may have {', '.join(known)}. Other options of sbatch go into extra"
+            )
+        try:
+            return cls(**table)
+        except SearchError as error:
+            raise SearchError(f"[slurm] {error}") from None
+
+    def to_table(self) -> dict:
+        """Plain values that are not the default; `from_table` of it is the same."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+
+
+def time_limit_seconds(text: str | int) -> float:
+    """Seconds of a time limit as sbatch reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:...].
+
+    Raises
+    ------
+    SearchError
+        Anything else.
+    """
+    if _count(text):
+        return 60.0 * text
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text) if isinstance(text, str) else None
+    if not match:
+        raise _unexpected("time", text, "minutes, or text such as '90', '12:00:00' or '1-12:00:00'")
+    days, *rest = match.groups()
+    numbers = [int(n) for n in rest if n is not None]
+    if days is not None:
+        hours, minutes, seconds = (*numbers, 0, 0)[:3]
+    elif len(numbers) == 3:
+        hours, minutes, seconds = numbers
+    else:
+        hours, (minutes, seconds) = 0, (*numbers, 0)[:2]
+    return 86400.0 * int(days or 0) + 3600.0 * hours + 60.0 * minutes + seconds
+
+
+# -- the batch script ----------------------------------------------------------------------------------------------
+
+# One task. Its end leaves a file named by its status: srun tells only the highest of all, and a task that was killed
+# would hide what the others say. --no-kill has a price: when the node of the batch script fails, the job goes on
+# without a script, and would hold its nodes until the limit; so a task that finds its srun gone settles the job.
+_TASK = """\
+trap : USR2 TERM
+"$@"
+status=$?
+: >"$0.$status"
+if [ "$SLURM_NODEID" != 0 ] && [ "$SLURM_LOCALID" = 0 ]; then
+    if ! timeout 10 bash -c ": </dev/tcp/$SLURM_SRUN_COMM_HOST/$SLURM_SRUN_COMM_PORT" 2>/dev/null; then
+        case $status in
+            0) scancel "$SLURM_JOB_ID" ;;
+{requeue}        esac
+    fi
+fi
+exit "$status"
+"""
+_TASK_REQUEUE = """\
+            75) sleep 30; scontrol requeue "$SLURM_JOB_ID" ;;
+"""
+_REQUEUE = """\
+if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
+"""
+
+
+def render(config: SlurmConfig, command: Sequence[str], *, out: Path, chdir: Path) -> str:
+    """The batch script of a search.
+
+    Parameters
+    ----------
+    config : SlurmConfig
+    command : sequence of str
+        The search, as every task runs it.
+    out : Path
+        Study folder.
+    chdir : Path
+        Folder in which the command is run.
+
+    Returns
+    -------
+    str
+        The script; the same for the same arguments.
+    """
+    folder = Path(chdir, out, FOLDER)
+    log = "%A_%a.log" if config.array else "%j.log"
+    options = {
+        "job-name": config.job_name or f"hpo-{Path(chdir, out).name}",
+        "chdir": str(chdir),
+        "output": config.output or f"{str(folder).replace('%', '%%')}/{log}",
+        "open-mode": "append",
+        "nodes": config.nodes,
+        "ntasks-per-node": config.tasks_per_node,
+        "cpus-per-task": config.cpus_per_task,
+        "gpus-per-node": config.gpus_per_node,
+        "mem": config.mem,
+        "account": config.account,
+        "partition": config.partition,
+        "qos": config.qos,
+        "constraint": config.constraint,
+        "time": config.time,
+        "array": config.array,
+        "signal": f"USR2@{config.signal_seconds}",
+    }
+    lines = [f"#SBATCH --{name}={_quoted(str(value))}" for name, value in options.items() if value is not None]
+    lines.append("#SBATCH --requeue" if config.requeue else "#SBATCH --no-requeue")
+    lines.append("#SBATCH --no-kill")
+    lines += [f"#SBATCH {line.removeprefix('#SBATCH').strip()}" for line in config.extra]
+    setup = "".join(f"{line}\n" for line in config.setup)
+    cpus = f" --cpus-per-task={config.cpus_per_task}" if config.cpus_per_task else ""  # srun does not inherit it
+    task = _TASK.format(requeue=_TASK_REQUEUE if config.requeue else "")
+    options_text = "\n".join(lines)
+    return f"""\
+#!/bin/bash
+# Written by python -m hpo.search --launch slurm; by hand: mkdir -p {shlex.quote(str(folder))}, then sbatch this file.
+{options_text}
+
+{setup}
+# A task that ends leaves $ended.STATUS; one whose srun is gone with the first node ends the job itself.
+ended={shlex.quote(str(folder))}/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.ended
+task={shlex.quote(task)}
+
+# USR2 (the time is nearly over) and TERM (scancel) reach the tasks from SLURM; this script waits until they have left.
+trap : USR2 TERM
+srun --no-kill --kill-on-bad-exit=0 --wait=0 --label{cpus} bash -c "$task" "$ended" \\
+    {shlex.join(command)} &
+while kill -0 $! 2>/dev/null; do wait $!; done
+wait $!
+status=$?
+
+if [ -e "$ended.0" ]; then
+    status=0  # the study is finished, whatever became of single tasks
+elif [ -e "$ended.75" ]; then
+    status=75  # it is not, and there was no more time
+fi
+rm -f "$ended".*
+{_REQUEUE if config.requeue else ""}exit "$status"
+"""
+
+
+def _quoted(value: str) -> str:
+    """A value on an #SBATCH line: sbatch knows double quotes and backslashes there, and expands nothing."""
+    if re.fullmatch(r"[\w@%+=:,./&|*()\[\]-]+", value):
+        return value
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+# -- submission ----------------------------------------------------------------------------------------------------
+
+
+def launch(config: SlurmConfig, command: Sequence[str], *, out: Path, dry_run: bool = False) -> int:
+    """Submit a search and follow it to its end.
+
+    Parameters
+    ----------
+    config : SlurmConfig
+    command : sequence of str
+        The search, as every task runs it.
+    out : Path
+        Study folder.
+    dry_run : bool
+        Only print the script.
+
+    Returns
+    -------
+    int
+        0 if the job ended well; else the exit status of hpo.search.
+
+    Raises
+    ------
+    SearchError
+        There is no SLURM, it refuses the job, or the study folder cannot be written.
+    """
+    script = render(config, command, out=out, chdir=Path.cwd())
+    if dry_run:
+        sys.stdout.write(script)
+        return 0
+    log = Path(out) / "log"
+    begin = log.stat().st_size if log.exists() else 0
+    job = submit(script, out)
+    print(f"job {job} submitted; its script: {Path(out) / FOLDER / f'{job}.sh'}", flush=True)
+    try:
+        return follow(job, out, begin=begin)
+    except KeyboardInterrupt:
+        print(
+            f"\nno longer following; job {job} runs on. See it: python -m hpo.status {shlex.quote(str(out))}; "
+            f"stop it: scancel {job}",
+            file=sys.stderr,
+        )
+        return 130
+
+
+def submit(script: str, out: Path) -> str:
+    """Hand a script to sbatch; the number of the job. A copy of the script stays in the study folder."""
+    if not shutil.which("sbatch"):
+        raise SearchError(
+            "--launch slurm: there is no sbatch on PATH. Run this on a login node of the cluster (perhaps after "
+            "`module load slurm`), or without --launch inside an allocation; --dry-run shows the script anywhere"
+        )
+    folder = Path(out) / FOLDER
+    waiting = folder / "submitted.sh"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting.write_text(script)
+    except OSError as error:
+        raise SearchError(
+            f"study folder {out} cannot be written ({error.strerror}); choose another with --out, on a file system "
+            "that the nodes see too"
+        ) from None
+    done = subprocess.run(["sbatch", "--parsable", str(waiting)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        message = " ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
+        raise SearchError(
+            f"sbatch refused the job: {message or f'status {done.returncode}'}\n"
+            f"Its options come from the [slurm] table of the config; the script is {waiting}"
+        )
+    job = done.stdout.strip().split(";")[0]
+    waiting.replace(folder / f"{job}.sh")
+    if done.stderr.strip():
+        print(done.stderr.strip(), file=sys.stderr)
+    return job
+
+
+# -- following -----------------------------------------------------------------------------------------------------
+
+
+class Element(NamedTuple):
+    """A job, or one element of a job array, as squeue tells it."""
+
+    name: str
+    state: str
+    reason: str
+    restarts: int
+    exit_status: int
+    nodes: str
+
+    def __str__(self) -> str:
+        text = self.state
+        if self.restarts:
+            text += f" (run {self.restarts + 1})"
+        if self.nodes and self.state not in _ENDED:
+            return f"{text} on {self.nodes}"
+        if self.exit_status and self.state in _ENDED:
+            return f"{text} with status {self.exit_status}"
+        return text if self.reason in ("", "None") else f"{text}: {self.reason}"
+
+
+_FORMAT = ("JobArrayID", "State", "Reason", "RestartCnt", "exit_code", "NodeList")
+
+
+def elements(job: str) -> list[Element] | None:
+    """What SLURM says of a job, per element of an array; [] if it has forgotten it, None if it does not answer."""
+    columns = ",".join(f"{name}:|" for name in _FORMAT)
+    command = ["squeue", "--noheader", "--states=all", "--array", "--jobs", job, f"--Format={columns}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return [] if "Invalid job id" in done.stderr else None
+    found = []
+    for line in done.stdout.splitlines():
+        name, state, reason, restarts, code, nodes, *_ = line.split("|")
+        status = int(code) >> 8 if int(code) >> 8 else 128 + (int(code) & 127) if int(code) else 0
+        found.append(Element(name.strip(), state.strip(), reason.strip(), int(restarts), status, nodes.strip()))
+    return found
+
+
+def follow(job: str, out: Path, *, begin: int = 0) -> int:
+    """Print what becomes of a job, and the study's log, until the job has ended.
+
+    Parameters
+    ----------
+    job : str
+    out : Path
+        Study folder.
+    begin : int
+        Bytes of its log that are old.
+
+    Returns
+    -------
+    int
+        0 if all of it ended well, else the highest exit status (1 where there is none).
+    """
+    log = _Tail(Path(out) / "log", begin)
+    shown, next_look, start = "", 0.0, time.monotonic()
+    seen: list[Element] = []
+    while True:
+        now = time.monotonic()
+        if now >= next_look:
+            found = elements(job)
+            next_look = now + min(_LONGEST_POLL_S, _TICK_S + (now - start) / 10)
+            text = _state_text(job, found)
+            for line in log.new_lines():
+                print(line)
+            if text != shown:
+                print(text, flush=True)
+                shown = text
+            seen = found or seen
+            if found == [] or (found and all(e.state in _ENDED for e in found)):
+                break
+        for line in log.new_lines():
+            print(line, flush=True)
+        time.sleep(_TICK_S)
+    failed = [e for e in seen if e.state != "COMPLETED"]
+    if found and not failed:
+        return 0
+    for element in failed[:3]:
+        print(_last_words(element, out), file=sys.stderr)
+    return max((e.exit_status for e in failed), default=0) or 1
+
+
+def _state_text(job: str, found: list[Element] | None) -> str:
+    if found is None:
+        return f"job {job}: squeue does not answer; still trying"
+    if not found:
+        return f"job {job}: SLURM has forgotten it"
+    if len(found) == 1:
+        return f"job {job}: {found[0]}"
+    counts = Counter(e.state for e in found)
+    return f"job {job}: " + ", ".join(f"{n} {state}" for state, n in sorted(counts.items()))
+
+
+def _last_words(element: Element, out: Path) -> str:
+    """The end of what a job printed, and where the rest is."""
+    shown = subprocess.run(
+        ["scontrol", "show", "job", element.name], capture_output=True, text=True, check=False
+    ).stdout
+    match = re.search(r"^ *StdErr=(.*?) *$", shown, re.MULTILINE)
+    path = Path(match[1].replace("%%", "%")) if match else Path(out) / FOLDER / f"{element.name}.log"
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        return f"job {element.name} ended as {element}; its output {path} cannot be read ({error.strerror})"
+    end = "\n".join(f"  {line}" for line in lines[-_LAST_LINES:])
+    return f"job {element.name} ended as {element}; the end of {path}:\n{end}"
+
+
+class _Tail:
+    """Whole new lines of a growing text file."""
+
+    def __init__(self, path: Path, begin: int):
+        self._path, self._position = path, begin
+
+    def new_lines(self) -> list[str]:
+        try:
+            with open(self._path, "rb") as file:
+                file.seek(self._position)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return whole.decode(errors="replace").splitlines()
+
+
+# -- helpers -------------------------------------------------------------------------------------------------------
+
+
+def _count(value) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _matches(pattern: str, value) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _unexpected(name: str, value, expected: str) -> SearchError:
+    return SearchError(f"{name} is {value!r} ({type(value).__name__}); expected {expected}")
