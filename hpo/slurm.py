@@ -252,7 +252,8 @@ task={shlex.quote(task)}
 # USR2 (the time is nearly over) and TERM (scancel) reach the tasks from SLURM; this script waits until they have left.
 trap : USR2 TERM
 srun --no-kill --kill-on-bad-exit=0 --wait=0 --label{cpus} bash -c "$task" "$ended" \\
-    {shlex.join(command)} &
+    {shlex.join(command)} \\
+    2> >(grep --line-buffered -v "eio_message_socket_accept.*Zero Bytes" >&2) &  # what srun says of the tasks' look
 while kill -0 $! 2>/dev/null; do wait $!; done
 wait $!
 status=$?
@@ -339,7 +340,7 @@ def submit(script: str, out: Path) -> str:
         ) from None
     done = subprocess.run(["sbatch", "--parsable", str(waiting)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        message = " ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
+        message = "; ".join(line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines())
         raise SearchError(
             f"sbatch refused the job: {message or f'status {done.returncode}'}\n"
             f"Its options come from the [slurm] table of the config; the script is {waiting}"
@@ -431,6 +432,9 @@ def follow(job: str, out: Path, *, begin: int = 0) -> int:
         time.sleep(_TICK_S)
     failed = [e for e in seen if e.state != "COMPLETED"]
     if found and not failed:
+        return 0
+    if any((Path(out) / FOLDER).glob(f"{job}.*.ended.0")):  # the job could not say so: its first node had failed
+        print(f"job {job}: the study is finished")
         return 0
     for element in failed[:3]:
         print(_last_words(element, out), file=sys.stderr)
