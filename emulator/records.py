@@ -2,13 +2,15 @@
 
 A study is a folder of such files, one per worker, and nothing else is the truth. A line counts when it ends in
 a newline and its checksum agrees; the torn tail that a kill or a full disk leaves is dropped on reading and cut
-off before the next line is written.
+off before the next line is written. Two records of one trial (a worker that was thought dead finished it too) count
+once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,9 +24,12 @@ class RecordWriter:
     ----------
     path : path
         Made with its folder if missing. A torn tail is cut off.
+    sync_seconds : float
+        A record is given to the system at once; the disk is waited for this often, since that takes milliseconds.
+        A kill of the process loses nothing, a crash of the machine what came since.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, sync_seconds: float = 0.0):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._file = open(self.path, "ab+")  # noqa: SIM115 (closed by close())
@@ -33,15 +38,37 @@ class RecordWriter:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             self._file.truncate(whole)
+        self._sync_s = sync_seconds
+        self._synced = time.monotonic()
+        self._waiting = False
 
     def append(self, record: dict) -> None:
-        """Write one record and wait until the disk has it."""
+        """Write one record."""
         text = json.dumps(record, separators=(",", ":"), allow_nan=False).encode()
         self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        self._waiting = True
+        self.sync_if_due()
+
+    def sync_if_due(self) -> float | None:
+        """Wait for the disk if it is time to; seconds until it is, None if the disk has everything."""
+        if not self._waiting:
+            return None
+        left = self._synced + self._sync_s - time.monotonic()
+        if left > 0.0:
+            return left
+        self.sync()
+        return None
+
+    def sync(self) -> None:
+        """Wait until the disk has everything."""
+        if self._waiting:
+            os.fsync(self._file.fileno())
+            self._waiting = False
+        self._synced = time.monotonic()
 
     def close(self) -> None:
+        self.sync()
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -51,8 +78,13 @@ class RecordWriter:
         self.close()
 
 
-def read_records(path: str | os.PathLike) -> Iterator[dict]:
+def read_records(path: str | os.PathLike, *, curves: bool = True) -> Iterator[dict]:
     """Records of one file, in order of writing; a torn last line is left out.
+
+    Parameters
+    ----------
+    curves : bool
+        False: learning curves come empty, and reading is several times as fast.
 
     Raises
     ------
@@ -66,7 +98,7 @@ def read_records(path: str | os.PathLike) -> Iterator[dict]:
         try:
             if int(crc, 16) != zlib.crc32(text):
                 raise ValueError("checksum differs")
-            record = json.loads(text)
+            record = json.loads(text if curves else _without_curve(text))
         except ValueError as error:
             if number == len(lines) and not torn:
                 return  # the last line, cut short but closed by the next write of a full disk
@@ -76,10 +108,28 @@ def read_records(path: str | os.PathLike) -> Iterator[dict]:
         yield record
 
 
-def read_folder(folder: str | os.PathLike) -> list[dict]:
-    """All records of a folder's `worker-*.jsonl`, the first of each trial, in order of trial number."""
+def read_folder(folder: str | os.PathLike, *, curves: bool = True) -> list[dict]:
+    """Records of a folder's `worker-*.jsonl`, one of each trial, in order of trial number.
+
+    Of several records of a trial the one that was finished first counts, then the one in the first file by name.
+    """
     by_trial: dict[int, dict] = {}
     for path in sorted(Path(folder).glob("worker-*.jsonl")):
-        for record in read_records(path):
-            by_trial.setdefault(record["trial"], record)
+        for record in read_records(path, curves=curves):
+            found = by_trial.setdefault(record["trial"], record)
+            if found is not record and record.get("finished", "") < found.get("finished", ""):
+                by_trial[record["trial"]] = record
     return [by_trial[t] for t in sorted(by_trial)]
+
+
+def _without_curve(text: bytes) -> bytes:
+    """Cut the numbers out of `"curve":{"...":[...],"...":[...]}`: within is no brace, and in a JSON string no quote
+    stands without a backslash, so that nothing else can look like it."""
+    start = text.find(_CURVE)
+    if start < 0:
+        return text
+    start += len(_CURVE)
+    return text[:start] + text[text.index(b"}", start) :]
+
+
+_CURVE = b',"curve":{'

@@ -20,6 +20,8 @@ from hpo.recipe import NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
 ACTIVATIONS = ("relu", "tanh", "sigmoid", "identity")
 OUTPUT_ACTIVATIONS = ("auto", "sigmoid", "tanh", "identity")
 TRANSFORMS = ("auto", "none", "log", "log10", "sqrt", "logit")
+ENGINES = ("fleet", "plain")
+PRECISIONS = ("float32", "tf32", "bf16")
 
 # The paper trains and validates on halves of its three smallest subsets (p = 0.005, 0.0005, 0.00025), on 80 and
 # 20 % of the larger ones.
@@ -51,6 +53,8 @@ class DataConfig:
         Hold-out part that no search ever reads. (The paper's, on 98.6 million samples: 0.8.)
     validation_fraction : float or 'auto'
         Of the samples used; auto: 0.5 for subsets of at most 0.005, else 0.2, as in the paper.
+    stream : bool or 'auto'
+        Train from the disk, in chunks, on data that no device's memory holds; auto: where it does not.
     """
 
     path: str = ""
@@ -61,6 +65,7 @@ class DataConfig:
     output_transforms: str | Mapping[str, str] = "none"
     test_fraction: float = 0.2
     validation_fraction: float | str = "auto"
+    stream: bool | str = "auto"
 
     def __post_init__(self):
         _expect("path", self.path, isinstance(self.path, (str, os.PathLike)), "a file name")
@@ -85,6 +90,7 @@ class DataConfig:
         if self.validation_fraction != "auto":
             valid = _in(self.validation_fraction, 0.0, 1.0, low_open=True, high_open=True)
             _expect("validation_fraction", self.validation_fraction, valid, "'auto' or a number between 0 and 1")
+        _expect("stream", self.stream, self.stream == "auto" or isinstance(self.stream, bool), "'auto', true or false")
 
     @staticmethod
     def _check_transforms(name, value):
@@ -180,11 +186,15 @@ class SearchSettings:
     keep_step1_models : bool
         Off by default: 10,000 networks of the paper's space are 80 GB.
     light_top : int
-        Also retrain this many light trials: see `hpo.step2.promote`.
+        Also retrain this many light trials: see `hpo.promotion.promote`.
     light_factor : float
         Largest step-1 error of a light trial, as a multiple of the best.
     checkpoint_seconds : float
-        A retraining is written down this often, at the end of an epoch, so that a kill costs no more.
+        A training is written down this often, so that a kill costs no more.
+    engine : {'fleet', 'plain'}
+        How networks are trained: as `hpo.fleet` does, or by the plain loop that it is measured against.
+    precision : {'float32', 'tf32', 'bf16'}
+        Of the matrix products; the last two on GPUs that have them.
     """
 
     trials: int = 10_000
@@ -196,6 +206,8 @@ class SearchSettings:
     light_top: int = 0
     light_factor: float = 3.0
     checkpoint_seconds: float = 30.0
+    engine: str = "fleet"
+    precision: str = "float32"
 
     def __post_init__(self):
         _expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
@@ -215,6 +227,8 @@ class SearchSettings:
         _expect("light_top", self.light_top, light, "a whole number of at least 0")
         _expect("light_factor", self.light_factor, _in(self.light_factor, 1.0, math.inf), "a number of at least 1")
         _expect("checkpoint_seconds", self.checkpoint_seconds, _in(self.checkpoint_seconds, 0.0, math.inf), "0 or more")
+        for name, known in (("engine", ENGINES), ("precision", PRECISIONS)):
+            _expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
 
     @property
     def num_top(self) -> int:

@@ -51,3 +51,39 @@ def test_a_trial_recorded_twice_counts_once(tmp_path):
 def test_nan_is_not_written(tmp_path):
     with RecordWriter(tmp_path / "r") as writer, pytest.raises(ValueError):
         writer.append({"error": float("nan")})
+
+
+def test_of_two_records_of_a_trial_the_one_finished_first_counts(tmp_path):
+    write(tmp_path / "worker-a.jsonl", {"trial": 1, "finished": "2026-01-02", "by": "a"}, {"trial": 2, "finished": "1"})
+    write(tmp_path / "worker-b.jsonl", {"trial": 1, "finished": "2026-01-01", "by": "b"})
+    assert [r.get("by") for r in read_folder(tmp_path)] == ["b", None]
+
+
+def test_reading_without_curves_leaves_everything_else_as_it_is(tmp_path):
+    tricky = {
+        "trial": 1,
+        "error": 'a ,"curve":{ "in" a text }',
+        "curve": {"mse": [0.1, 2e-7], "b": []},
+        "z": {"k": "}"},
+    }
+    write(tmp_path / "worker-a.jsonl", tricky, {"trial": 2}, {"trial": 3, "curve": {}})
+    whole, fast = (read_folder(tmp_path, curves=c) for c in (True, False))
+    assert fast == [r | ({"curve": {}} if "curve" in r else {}) for r in whole] and whole[0] == tricky
+
+
+def test_the_disk_is_waited_for_now_and_then_and_at_the_end(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    with RecordWriter(tmp_path / "r", sync_seconds=1e6) as writer:
+        for k in range(100):
+            writer.append({"trial": k})
+        assert not synced and len(list(read_records(tmp_path / "r"))) == 100, "the system has it at once"
+        assert writer.sync_if_due() > 0.0
+        writer.sync()
+        writer.sync()
+        assert len(synced) == 1 and writer.sync_if_due() is None
+        writer.append({"trial": 100})
+    assert len(synced) == 2
+    with RecordWriter(tmp_path / "r") as writer:
+        writer.append({"trial": 101})
+        assert len(synced) == 3
