@@ -52,6 +52,18 @@ class TrainingData:
     def dtype(self) -> torch.dtype:
         return self.x_train_NI.dtype
 
+    @property
+    def num_train(self) -> int:
+        return len(self.x_train_NI)
+
+    @property
+    def num_validation(self) -> int:
+        return len(self.x_validation_NI)
+
+    @property
+    def num_outputs(self) -> int:
+        return self.y_train_NO.shape[1]
+
 
 class Diverged(Exception):
     """A loss became infinite or NaN, or the weights beyond all bounds; the message says which and when."""
@@ -317,8 +329,8 @@ def pieces_of_an_epoch(spec: MLPSpec, recipe: Recipe, data: TrainingData) -> lis
     flop = _PIECE_FLOP[data.device.type]
     pieces = []
     for train, batch, num_samples in (
-        (True, recipe.batch_size, len(data.x_train_NI)),
-        (False, VALIDATION_ROWS[data.device.type], len(data.x_validation_NI)),
+        (True, recipe.batch_size, data.num_train),
+        (False, VALIDATION_ROWS[data.device.type], data.num_validation),
     ):
         one = training_flop(spec, batch, 0, 1) if train else training_flop(spec, 0, batch, 1)
         rows = batch * max(1, min(_MAX_PIECE_STEPS, int(flop / one)))

@@ -16,6 +16,7 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def importers(folder, *forbidden):
@@ -38,9 +39,15 @@ def test_only_the_case_study_knows_about_aerosols():
     assert found == []
 
 
+def test_one_file_alone_forms_process_groups():
+    found = {f.split()[0] for folder in ("hpo", "emulator") for f in importers(folder, "torch.distributed")}
+    assert found == {"hpo/distributed.py"}
+
+
 def test_the_check_itself_sees_imports(tmp_path):
-    (tmp_path / "x.py").write_text("from hpo.study import a\nimport optuna\n")
-    assert list(imports(tmp_path / "x.py")) == ["hpo.study", "optuna"]
+    (tmp_path / "x.py").write_text("from hpo.study import a\nimport optuna\nfrom torch import distributed\n")
+    want = ["hpo.study", "hpo.study.a", "optuna", "torch", "torch.distributed"]
+    assert list(imports(tmp_path / "x.py")) == want
 
 
 def test_the_public_api_is_frozen():
