@@ -82,11 +82,12 @@ typedef struct {
 } arrays;
 
 /* The same arrays, from that sample on */
-static arrays from_sample(arrays a, int64_t first)
+static arrays from_sample(const arrays *a, int64_t first)
 {
-    a.x = (const unsigned char *)a.x + first * a.xs * (int64_t)a.size;
-    a.y = (unsigned char *)a.y + first * a.ys * (int64_t)a.size;
-    return a;
+    arrays from = *a;
+    from.x = (const unsigned char *)a->x + first * a->xs * (int64_t)a->size;
+    from.y = (unsigned char *)a->y + first * a->ys * (int64_t)a->size;
+    return from;
 }
 
 static emu_status prepare(const emu_model *m, int64_t ncol, const arrays *a, void *workspace, size_t workspace_size,
@@ -110,54 +111,50 @@ static emu_status prepare(const emu_model *m, int64_t ncol, const arrays *a, voi
     return EMU_OK;
 }
 
-static void run_kernels(const emu_model *m, int64_t ncol, arrays a, unsigned char *scratch)
+static void run_kernels(const emu_model *m, int64_t ncol, const arrays *a, unsigned char *scratch)
 {
     void *rows = scratch + clamped_size(m);
-    if (a.size == sizeof(double))
-        m->kernels->infer_f64(m, ncol, a.x, a.xs, a.xf, a.y, a.ys, a.yf, rows);
+    if (a->size == sizeof(double))
+        m->kernels->infer_f64(m, ncol, a->x, a->xs, a->xf, a->y, a->ys, a->yf, rows);
     else
-        m->kernels->infer_f32(m, ncol, a.x, a.xs, a.xf, a.y, a.ys, a.yf, rows);
+        m->kernels->infer_f32(m, ncol, a->x, a->xs, a->xf, a->y, a->ys, a->yf, rows);
 }
 
-static bool count(const emu_model *m, emu_guard *guard, int64_t first, int64_t n, arrays a)
+static bool count(const emu_model *m, emu_guard *guard, int64_t first, int64_t n, const arrays *a)
 {
-    return a.size == sizeof(double) ? emu_guard_count_f64(m, guard, first, n, a.x, a.xs, a.xf)
-                                    : emu_guard_count_f32(m, guard, first, n, a.x, a.xs, a.xf);
+    return emu_guard_count(m, guard, first, n, a->size, a->x, a->xs, a->xf);
 }
 
-static void run_clamped(const emu_model *m, int64_t ncol, arrays a, unsigned char *scratch)
+static void run_clamped(const emu_model *m, int64_t ncol, const arrays *a, unsigned char *scratch)
 {
     for (int64_t done = 0; done < ncol; done += EMU_GUARD_BLOCK) {
         const int64_t n = ncol - done < EMU_GUARD_BLOCK ? ncol - done : EMU_GUARD_BLOCK;
         arrays block = from_sample(a, done);
-        if (a.size == sizeof(double))
-            emu_guard_clamp_f64(m, n, block.x, a.xs, a.xf, (double *)scratch);
-        else
-            emu_guard_clamp_f32(m, n, block.x, a.xs, a.xf, (float *)scratch);
+        emu_guard_clamp(m, n, a->size, block.x, a->xs, a->xf, scratch);
         block.x = scratch;
         block.xs = 1;
         block.xf = EMU_GUARD_BLOCK;
-        run_kernels(m, n, block, scratch);
+        run_kernels(m, n, &block, scratch);
     }
 }
 
 /* Each block is looked at, then evaluated while its inputs are in the cache. 4 to 20 times the largest tile, so that the
  * kernels work on whole tiles as they do without a guard; what is left at the end goes with the last block, for the same
  * reason. */
-static void run_guarded(const emu_model *m, int64_t ncol, arrays a, emu_guard *guard, unsigned char *scratch)
+static void run_guarded(const emu_model *m, int64_t ncol, const arrays *a, emu_guard *guard, unsigned char *scratch)
 {
     int64_t size = 4 * EMU_MAX_BLOCK;
     if (ncol > 2 * size) { /* as much of 64 KiB of inputs as that: L2, and some of it L1 */
-        const int64_t fit = 64 * 1024 / ((int64_t)a.size * EMU_MAX_BLOCK * m->num_inputs);
+        const int64_t fit = 64 * 1024 / ((int64_t)a->size * EMU_MAX_BLOCK * m->num_inputs);
         size = EMU_MAX_BLOCK * (fit < 4 ? 4 : fit > 20 ? 20 : fit);
     }
     for (int64_t done = 0; done < ncol;) {
         const int64_t left = ncol - done, n = left < size + EMU_TILE_TABLE ? left : size;
         const arrays block = from_sample(a, done);
-        if (count(m, guard, done, n, block) && guard->clamp)
-            run_clamped(m, n, block, scratch);
+        if (count(m, guard, done, n, &block) && guard->clamp)
+            run_clamped(m, n, &block, scratch);
         else
-            run_kernels(m, n, block, scratch);
+            run_kernels(m, n, &block, scratch);
         done += n;
     }
 }
@@ -170,7 +167,7 @@ static double value_of(const arrays *a, int64_t offset)
 }
 
 /* Blocks of float64 copies, clamped if so wanted */
-static emu_status run_copied(const emu_model *m, int64_t ncol, arrays a, bool clamp, double *scratch)
+static emu_status run_copied(const emu_model *m, int64_t ncol, const arrays *a, bool clamp, double *scratch)
 {
     const int64_t size = copied_samples(m), inputs = m->num_inputs, outputs = m->num_outputs;
     double *x = scratch, *y = scratch + size * inputs;
@@ -179,19 +176,16 @@ static emu_status run_copied(const emu_model *m, int64_t ncol, arrays a, bool cl
         const int64_t n = ncol - done < size ? ncol - done : size;
         const arrays block = from_sample(a, done);
         for (int64_t f = 0; f < inputs; f++) {
-            const double low = a.size == sizeof(double) ? m->limits_f64[f] : (double)m->limits_f32[f];
-            const double high =
-                a.size == sizeof(double) ? m->limits_f64[inputs + f] : (double)m->limits_f32[inputs + f];
             for (int64_t s = 0; s < n; s++) {
-                const double value = value_of(&block, s * a.xs + f * a.xf);
-                x[s * inputs + f] = clamp ? emu_guard_clamp_value(value, low, high) : value;
+                const double value = value_of(&block, s * a->xs + f * a->xf);
+                x[s * inputs + f] = clamp ? emu_guard_clamp_value(m, f, a->size, value) : value;
             }
         }
         status = m->backend->infer(m, n, x, inputs, 1, y, outputs, 1);
         for (int64_t s = 0; s < n && status == EMU_OK; s++) {
             for (int64_t j = 0; j < outputs; j++) {
-                const int64_t at = s * a.ys + j * a.yf;
-                if (a.size == sizeof(double))
+                const int64_t at = s * a->ys + j * a->yf;
+                if (a->size == sizeof(double))
                     ((double *)block.y)[at] = y[s * outputs + j];
                 else
                     ((float *)block.y)[at] = (float)y[s * outputs + j];
@@ -202,12 +196,12 @@ static emu_status run_copied(const emu_model *m, int64_t ncol, arrays a, bool cl
 }
 
 /* The guard comes last here: a backend may fail, and then the guard is untouched. */
-static emu_status run_backend(const emu_model *m, int64_t ncol, arrays a, emu_guard *guard, unsigned char *scratch)
+static emu_status run_backend(const emu_model *m, int64_t ncol, const arrays *a, emu_guard *guard, unsigned char *scratch)
 {
     const bool clamp = guard != NULL && guard->clamp;
     const emu_status status =
-        a.size == sizeof(double) && !clamp
-            ? m->backend->infer(m, ncol, a.x, a.xs, a.xf, a.y, a.ys, a.yf)
+        a->size == sizeof(double) && !clamp
+            ? m->backend->infer(m, ncol, a->x, a->xs, a->xf, a->y, a->ys, a->yf)
             : run_copied(m, ncol, a, clamp, (double *)scratch);
     if (status == EMU_OK && guard != NULL)
         count(m, guard, 0, ncol, a);
@@ -216,13 +210,13 @@ static emu_status run_backend(const emu_model *m, int64_t ncol, arrays a, emu_gu
 
 /* ---- the calls ---- */
 
-static inline emu_status infer(const emu_model *m, int64_t ncol, arrays a, void *workspace, size_t workspace_size,
+static emu_status infer(const emu_model *m, int64_t ncol, const arrays *a, void *workspace, size_t workspace_size,
                                emu_guard *guard)
 {
     unsigned char *scratch = NULL;
     if (guard != NULL && !emu_guard_is_good(guard))
         return EMU_ERR_ARGUMENT;
-    const emu_status status = prepare(m, ncol, &a, workspace, workspace_size, &scratch);
+    const emu_status status = prepare(m, ncol, a, workspace, workspace_size, &scratch);
     if (status != EMU_OK || ncol == 0)
         return status;
     if (m->backend != NULL)
@@ -237,23 +231,23 @@ static inline emu_status infer(const emu_model *m, int64_t ncol, arrays a, void 
 emu_status emu_infer_f64(const emu_model *m, int64_t ncol, const double *x, int64_t xs, int64_t xf, double *y,
                          int64_t ys, int64_t yf, void *workspace, size_t workspace_size)
 {
-    return infer(m, ncol, (arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, NULL);
+    return infer(m, ncol, &(arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, NULL);
 }
 
 emu_status emu_infer_f32(const emu_model *m, int64_t ncol, const float *x, int64_t xs, int64_t xf, float *y, int64_t ys,
                          int64_t yf, void *workspace, size_t workspace_size)
 {
-    return infer(m, ncol, (arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, NULL);
+    return infer(m, ncol, &(arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, NULL);
 }
 
 emu_status emu_infer_guarded_f64(const emu_model *m, int64_t ncol, const double *x, int64_t xs, int64_t xf, double *y,
                                  int64_t ys, int64_t yf, void *workspace, size_t workspace_size, emu_guard *guard)
 {
-    return infer(m, ncol, (arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, guard);
+    return infer(m, ncol, &(arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, guard);
 }
 
 emu_status emu_infer_guarded_f32(const emu_model *m, int64_t ncol, const float *x, int64_t xs, int64_t xf, float *y,
                                  int64_t ys, int64_t yf, void *workspace, size_t workspace_size, emu_guard *guard)
 {
-    return infer(m, ncol, (arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, guard);
+    return infer(m, ncol, &(arrays){sizeof *x, x, xs, xf, y, ys, yf}, workspace, workspace_size, guard);
 }
