@@ -15,9 +15,12 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
+
+from hpo.leases import Leases
 
 SCHEMA = 1
 LEASE_SECONDS = 30.0
@@ -86,6 +89,7 @@ class Member:
             "failed": 0,
             "rate": None,
             "error": None,
+            "not_prepared": None,
             "finished": False,
         }
         self._watch: Callable[[], Mapping] = dict
@@ -166,7 +170,7 @@ class Roster:
         lease_seconds: float = LEASE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._folder, self._me, self._lease_s, self._clock = folder / "members", me, lease_seconds, clock
+        self._folder, self._me, self.lease_seconds, self._clock = folder / "members", me, lease_seconds, clock
         self._boot = boot_id()
         self._seen: dict[str, dict] = {}
         self._moved: dict[str, float] = {}  # when a member's counter was last seen to move
@@ -204,7 +208,7 @@ class Roster:
                 return True
             if content["boot_id"] is not None and content["boot_id"] == self._boot:
                 return process_start(content["pid"]) != content["pid_start"]
-        return self._clock() - self._moved[name] >= self._lease_s
+        return self._clock() - self._moved[name] >= self.lease_seconds
 
     def others(self) -> list[dict]:
         """Other members that are not known to be dead."""
@@ -220,6 +224,20 @@ class Roster:
         for path in self._folder.glob("*.json"):
             if path.stem != self._me and self.is_dead(path.stem):
                 path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """One member's place among the others: itself, whom it sees, and what they share out."""
+
+    member: Member
+    roster: Roster
+    leases: Leases
+
+    @classmethod
+    def of(cls, folder: Path, member: Member, lease_seconds: float = LEASE_SECONDS) -> Self:
+        roster = Roster(folder, member.name, lease_seconds=lease_seconds)
+        return cls(member, roster, Leases(folder / "leases", member.name, roster.is_dead))
 
 
 def _slurm() -> dict | None:

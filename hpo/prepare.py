@@ -140,7 +140,7 @@ def prepare(
         Missing values, constant columns, values outside a transform's domain, an impossible output activation.
     """
     key = {"schema": SCHEMA, **key}
-    found = _load(folder, key)
+    found = load(folder, key)
     if found is not None:
         return found
     say(f"reading {parts.train.size:,} + {parts.validation.size:,} samples of {samples.path}")
@@ -155,7 +155,7 @@ def prepare(
         raise SearchError(str(error)) from None
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return _load(folder, key)
+    return load(folder, key)
 
 
 def _build(folder, samples, parts, input_transforms, output_transforms, output_activation, key) -> None:
@@ -215,7 +215,8 @@ def _normalise(path: Path, raw_NC: np.ndarray, normaliser: Normaliser) -> None:
     out.flush()
 
 
-def _load(folder: Path, key: dict) -> Prepared | None:
+def load(folder: Path, key: dict) -> Prepared | None:
+    """What lies in the cache; None if it is nothing, or of another key. (`key` as for `prepare`.)"""
     try:
         meta = json.loads((folder / "prepared.json").read_text())
     except (OSError, ValueError):

@@ -1,196 +1,316 @@
-"""The search itself: lock, describe, prepare, step 1, step 2."""
+"""The search itself, as one member of it: join, prepare or wait for who does, step 1, step 2."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
 
 from emulator.dataset import SampleFile
-from hpo import step1, step2
 from hpo.config import Config
-from hpo.errors import SearchError
-from hpo.mirror import Mirror
-from hpo.prepare import Prepared, open_samples, prepare, rows_of
+from hpo.errors import Interrupted, SearchError
+from hpo.leader import Leadership
+from hpo.members import LEASE_SECONDS, Crew, Member
+from hpo.prepare import Prepared, load, open_samples, prepare, rows_of
 from hpo.progress import StepProgress
+from hpo.promotion import Promotion, promote
+from hpo.source import Source
 from hpo.space import Space
+from hpo.step1 import Step1Source
+from hpo.step2 import Step2Source
+from hpo.stop import StopSignals
 from hpo.study import Study, ranking
-from hpo.trial import StudyContext, Task
-from hpo.workers import Pool, usable_cores
+from hpo.tail import FolderTail
+from hpo.trial import StudyContext
+from hpo.workers import Pool
 
-# Processes that keep one GPU busy with small networks; more gain nothing measurable without MPS.
-WORKERS_PER_GPU = 8
+_LOOK_S = 0.2
+_PATIENCE_ON_STOP_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a search came to: all records of both steps, and the chosen trials of step 1."""
+    """What a search came to: all records of both steps (without curves), and the chosen trials of step 1.
+
+    `leader`: whether this member was the one to speak for all at the end.
+    """
 
     step1: list[dict]
     step2: list[dict]
-    promotions: list[step2.Promotion]
+    promotions: list[Promotion]
     description: Mapping
+    leader: bool
 
 
-def worker_devices(device: str, workers: int | None) -> list[str]:
-    """Device of every worker.
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How this member runs; no trial depends on it.
 
-    Parameters
+    Attributes
     ----------
-    device : str
-        `cpu`, `cuda` (all GPUs), `cuda:k`, or `auto` (cuda if there is a GPU).
-    workers : int or None
-        None: one for every usable core, at most 8 per GPU.
-
-    Raises
-    ------
-    SearchError
-        Unknown or missing device.
-    """
-    import torch
-
-    if workers is not None and workers < 1:
-        raise SearchError(f"--workers is {workers}; expected at least 1")
-    name, _, index = device.partition(":")
-    if name not in ("cpu", "cuda", "auto") or (index and not (name == "cuda" and index.isdigit())):
-        raise SearchError(f"--device is {device!r}; expected cpu, cuda, cuda:0 (1, ...) or auto")
-    gpus = torch.cuda.device_count() if name != "cpu" and torch.cuda.is_available() else 0
-    if name == "cuda" and gpus <= int(index or 0):
-        raise SearchError(f"--device {device}: PyTorch sees {gpus} GPUs; expected at least {int(index or 0) + 1}")
-    if not gpus:
-        return ["cpu"] * (workers or usable_cores())
-    chosen = [f"cuda:{index}"] if index else [f"cuda:{k}" for k in range(gpus)]
-    workers = workers or min(usable_cores(), WORKERS_PER_GPU * len(chosen))
-    return [chosen[k % len(chosen)] for k in range(workers)]
-
-
-def run_search(
-    study: Study,
-    config: Config,
-    *,
-    devices: list[str],
-    lock_fd: int,
-    console: Console,
-    quiet: bool = False,
-    rebuild_mirror: bool = False,
-) -> Result:
-    """Run a search to its end, or go on with it.
-
-    Parameters
-    ----------
-    study : Study
-        Its folder is locked by `lock_fd`.
-    config : Config
     devices : list of str
         Of each worker.
-    console : Console
-    quiet : bool
+    ranks_per_trial : int or 'auto'
+        Workers that train one network of step 2 together.
+    storage : str or None
+        URL of the user's own Optuna storage.
     rebuild_mirror : bool
         Make `study.journal` anew from the records.
+    lease_seconds : float
+        A member that shows no sign of life for so long is taken for dead.
+    quiet : bool
+    """
+
+    devices: list[str]
+    ranks_per_trial: int | str = "auto"
+    storage: str | None = None
+    rebuild_mirror: bool = False
+    lease_seconds: float = LEASE_SECONDS
+    quiet: bool = False
+
+
+def run_search(study: Study, config: Config, options: RunOptions, *, stop: StopSignals, console: Console) -> Result:
+    """Run a search to its end with whoever works in its folder, or go on with it.
 
     Raises
     ------
     SearchError, Interrupted
     """
-
-    def say(text: str) -> None:
-        if not quiet:
-            console.print(text, highlight=False, soft_wrap=True)
-
     samples = open_samples(config.data)
     checksum = samples.checksum()
-    study.describe(config, samples, checksum)
-    journal = study.folder / "study.journal"
-    if rebuild_mirror:
-        journal.unlink(missing_ok=True)
-    mirror = Mirror(journal, Space(config), [r for step in (1, 2) for r in study.records(step)])
-    try:
-        if _unfinished(study, config):
-            context = _context(study, config, samples, checksum, say)
-            study.note_run(device=", ".join(sorted(set(devices))), workers=len(devices))
-            _run_steps(study, context, devices, lock_fd, mirror, console, quiet)
-            shutil.rmtree(study.folder / "cache", ignore_errors=True)
-        shutil.rmtree(study.folder / "step2" / "checkpoints", ignore_errors=True)
-    finally:
-        mirror.flush()
-    return Result(
-        step1=_step1_records(study, config),
-        step2=study.records(2),
-        promotions=_promotions(study, config),
-        description=study.description,
-    )
+    with ExitStack() as ends:
+        member = ends.enter_context(Member(study.folder, devices=options.devices, lease_seconds=options.lease_seconds))
+        crew = Crew.of(study.folder, member, options.lease_seconds)
+        ends.callback(crew.leases.close)
+        return _Search(study, config, options, samples, checksum, crew, stop, console).run()
 
 
-def _run_steps(study, context, devices, lock_fd, mirror, console, quiet) -> None:
-    show: StepProgress | None = None
+class _Search:
+    """One member's way through a search."""
 
-    def on_record(record: dict) -> None:
-        mirror.add(record)
-        show.record(record)
+    def __init__(self, study, config, options, samples, checksum, crew, stop, console):
+        self._study: Study = study
+        self._config: Config = config
+        self._options: RunOptions = options
+        self._samples: SampleFile = samples
+        self._checksum: str = checksum
+        self._crew: Crew = crew
+        self._stop: StopSignals = stop
+        self._console: Console = console
+        self._leadership = Leadership(crew, study, config, options)
 
-    pool = Pool(
-        context,
-        devices,
-        lock_fd,
-        on_record=on_record,
-        on_tick=lambda busy: show.tick(busy),
-        write_record=study.add_record,
-    )
-    config = context.config
-    finished = _step1_records(study, config)
-    tasks = step1.tasks(context, (r["trial"] for r in finished), len(devices))
-    try:
-        with _progress("step 1", config.search.trials, finished, tasks, console, quiet) as show:
-            pool.run(tasks)
-        promotions = _promotions(study, config)
-        if not promotions:
-            raise SearchError(_why_none(_step1_records(study, config)))
-        chosen = {p.trial for p in promotions}
-        finished = [r for r in study.records(2) if r["trial"] in chosen]
-        tasks = step2.tasks(context, promotions, (r["trial"] for r in finished))
-        with _progress("step 2", len(promotions), finished, tasks, console, quiet) as show:
-            pool.run(tasks)
-    finally:
-        pool.close()
+    def run(self) -> Result:
+        try:
+            context = self._join()
+            if context is not None:
+                self._run_steps(context)
+            with self._stop.held():
+                return self._finish()
+        except BaseException:
+            self._leadership.give_up(_PATIENCE_ON_STOP_S)
+            raise
 
+    # -- joining --------------------------------------------------------------------------------------------------
 
-def _progress(title, total, finished, tasks: list[Task], console, quiet) -> StepProgress:
-    ranked = ranking(finished)
-    return StepProgress(
-        title,
-        total=total,
-        before=len(finished),
-        failed=len(finished) - len(ranked),
-        best=ranked[0]["validation_mse"] if ranked else None,
-        flop={t.trial: t.flop for t in tasks},
-        console=console,
-        quiet=quiet,
-    )
+    def _join(self) -> StudyContext | None:
+        """What there is to train on: made by the leader, awaited by all others. None: nothing is left to do."""
+        waited_for: str | None = None
+        while True:
+            if self._leadership.take():
+                self._crew.member.update(state="preparing")
+                self._begin()
+                context = self._prepare() if self._unfinished() else None
+                self._leadership.begin(new_run=context is not None)
+                self._crew.member.update(state="step 1")
+                return context
+            leader = self._crew.leases.holder("leader")
+            content = self._crew.roster.read(leader) if leader else None
+            if content is not None:
+                if content["not_prepared"] and leader == waited_for:
+                    raise SearchError(f"member {leader} could not prepare the samples: {content['not_prepared']}")
+                if content["state"] in ("step 1", "step 2") or content["finished"]:
+                    self._study.reload()
+                    self._study.check(self._config, self._samples, self._checksum, running=True)
+                    if not self._unfinished():
+                        return None
+                    context = self._context(_load_only)
+                    if context is not None:
+                        self._crew.member.update(state="step 1")
+                        return context
+                elif leader != waited_for:
+                    waited_for = leader
+                    self._say(f"waiting for member {leader} on {content['host']} to prepare the samples")
+            time.sleep(_LOOK_S)
 
+    def _begin(self) -> None:
+        """Begin the study or go on with it. While others work in it, nothing that they rely on may change."""
+        study, roster = self._study, self._crew.roster
+        study.reload()
+        at_work = {m["name"]: m["beat"] for m in roster.others() if m["state"] != "starting"}
+        while at_work and study.description is not None:
+            try:
+                study.check(self._config, self._samples, self._checksum, running=True)
+                break
+            except SearchError:
+                # they may be dead, which on another host shows only after a while
+                now = {m["name"]: m["beat"] for m in roster.others() if m["name"] in at_work}
+                if any(beat != at_work[name] for name, beat in now.items()):
+                    raise
+                at_work = now
+                time.sleep(_LOOK_S)
+        if not at_work:
+            study.sweep()
+            self._crew.leases.forget("step")
+            roster.bury()
+        study.describe(self._config, self._samples, self._checksum, anew=not at_work)
 
-def _step1_records(study: Study, config: Config) -> list[dict]:
-    return [r for r in study.records(1) if r["trial"] < config.search.trials]
+    def _prepare(self) -> StudyContext:
+        try:
+            return self._context(prepare)
+        except SearchError as error:
+            self._crew.member.update(not_prepared=str(error))  # whoever waits for it need not try again
+            raise
 
+    def _context(self, get: Callable[..., Prepared | None]) -> StudyContext | None:
+        study, config, samples = self._study, self._config, self._samples
+        prepared = prepare_steps(study.folder / "cache", config, samples, self._checksum, self._say, get=get)
+        if prepared is None:
+            return None
+        if self._leadership.held:
+            study.note(
+                prepared={
+                    "output_activation": prepared[2].output_activation,
+                    "error_units": "physical" if prepared[2].outputs.is_identity else "standardised",
+                    "input_transforms": [list(n.transforms) for n in prepared[2].inputs],
+                    "num_train": {str(s): p.num_train for s, p in prepared.items()},
+                    "num_validation": {str(s): p.num_validation for s, p in prepared.items()},
+                }
+            )
+        description = study.description
+        return StudyContext(
+            folder=study.folder,
+            config=config,
+            prepared=prepared,
+            input_columns=samples.input_columns,
+            output_columns=samples.output_columns,
+            provenance={
+                "study": study.folder.resolve().name,
+                "data": description["data"],
+                "seed": config.search.seed,
+                "versions": description["versions"],
+                "commit": description["commit"],
+                "error_units": description["prepared"]["error_units"],
+            },
+        )
 
-def _promotions(study: Study, config: Config) -> list[step2.Promotion]:
-    search = config.search
-    return step2.promote(
-        _step1_records(study, config),
-        top=search.num_top,
-        light_top=search.light_top,
-        light_factor=search.light_factor,
-    )
+    # -- the steps ------------------------------------------------------------------------------------------------
 
+    def _run_steps(self, context: StudyContext) -> None:
+        crew = self._crew
+        pool = Pool(context, self._options.devices, name=crew.member.name, stop=self._stop)
+        crew.member.watch(lambda: {"workers": pool.workers(), "done": pool.done, "failed": pool.failed})
+        try:
+            self._run_step(pool, Step1Source(context, crew), 1)
+            records = self._step1_records()
+            promotions = self._promotions(records)
+            if not promotions:
+                raise SearchError(_why_none(records))
+            self._run_step(pool, Step2Source(context, promotions, crew, self._options.ranks_per_trial), 2)
+        finally:
+            pool.close()
 
-def _unfinished(study: Study, config: Config) -> bool:
-    if len(_step1_records(study, config)) < config.search.trials:
-        return True
-    done = {r["trial"] for r in study.records(2)}
-    promotions = _promotions(study, config)
-    return not promotions or any(p.trial not in done for p in promotions)
+    def _run_step(self, pool: Pool, source: Source, step: int) -> None:
+        self._crew.member.update(state=f"step {step}")
+        config, study = self._config, self._study
+        total = config.search.trials if step == 1 else len(self._promotions(self._step1_records()))
+        tail = FolderTail(study.folder / f"step{step}", curves=False)
+        before = [r for r in tail.poll() if step == 2 or r["trial"] < total]
+        ranked = ranking(before)
+        show = StepProgress(
+            f"step {step}",
+            total=total,
+            before=len(before),
+            failed=len(before) - len(ranked),
+            best=ranked[0]["validation_mse"] if ranked else None,
+            flop={},
+            console=self._console,
+            quiet=self._options.quiet,
+        )
+        looked = time.monotonic()
+
+        def on_tick(last=False):
+            nonlocal looked
+            self._leadership.look_after()
+            if last or time.monotonic() - looked > 1.0:
+                looked = time.monotonic()
+                for r in tail.poll():
+                    show.record(r)
+
+        pool.on_tick = on_tick
+        try:
+            with show:
+                pool.run(source, step)
+                on_tick(True)
+        except Interrupted:
+            if not (step == 2 and source.done()):  # it came when all was done
+                raise
+        finally:
+            leave = getattr(source, "leave", None)
+            if leave is not None:
+                leave()
+
+    # -- the end --------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> Result:
+        """The leader tidies up; the others go when it has, or do it in its stead."""
+        leadership, folder = self._leadership, self._study.folder
+        while not leadership.take():
+            leader = self._crew.roster.read(self._crew.leases.holder("leader") or "")
+            if leader is not None and leader["finished"]:
+                break
+            if self._stop.count:
+                raise Interrupted
+            time.sleep(_LOOK_S)
+        if leadership.held:
+            for name in ("cache", "step1/checkpoints", "step2/checkpoints", "groups"):
+                shutil.rmtree(folder / name, ignore_errors=True)
+            leadership.give_up(_PATIENCE_ON_STOP_S if self._stop.count else None)
+        self._study.reload()
+        first = self._step1_records()
+        result = Result(
+            step1=first,
+            step2=self._study.records(2, curves=False),
+            promotions=self._promotions(first),
+            description=self._study.description,
+            leader=leadership.held,
+        )
+        self._crew.member.update(finished=True)
+        return result
+
+    def _step1_records(self) -> list[dict]:
+        trials = self._config.search.trials
+        return [r for r in self._study.records(1, curves=False) if r["trial"] < trials]
+
+    def _promotions(self, records: list[dict]) -> list[Promotion]:
+        search = self._config.search
+        return promote(records, top=search.num_top, light_top=search.light_top, light_factor=search.light_factor)
+
+    def _unfinished(self) -> bool:
+        records = self._step1_records()
+        if len(records) < self._config.search.trials:
+            return True
+        done = {r["trial"] for r in self._study.records(2, curves=False)}
+        promotions = self._promotions(records)
+        return not promotions or any(p.trial not in done for p in promotions)
+
+    def _say(self, text: str) -> None:
+        if not self._options.quiet:
+            self._console.print(text, highlight=False, soft_wrap=True)
 
 
 def _why_none(records: list[dict]) -> str:
@@ -201,40 +321,24 @@ def _why_none(records: list[dict]) -> str:
     return f"all {len(records)} trials of step 1 failed, so that none can be retrained; most often: {common}"
 
 
-def _context(study: Study, config: Config, samples: SampleFile, checksum: str, say) -> StudyContext:
-    prepared = prepare_steps(study.folder / "cache", config, samples, checksum, say)
-    study.note(
-        prepared={
-            "output_activation": prepared[2].output_activation,
-            "error_units": "physical" if prepared[2].outputs.is_identity else "standardised",
-            "input_transforms": [list(n.transforms) for n in prepared[2].inputs],
-            "num_train": {str(s): p.num_train for s, p in prepared.items()},
-            "num_validation": {str(s): p.num_validation for s, p in prepared.items()},
-        }
-    )
-    description = study.description
-    return StudyContext(
-        folder=study.folder,
-        config=config,
-        prepared=prepared,
-        input_columns=samples.input_columns,
-        output_columns=samples.output_columns,
-        provenance={
-            "study": study.folder.resolve().name,
-            "data": description["data"],
-            "seed": config.search.seed,
-            "versions": description["versions"],
-            "commit": description["commit"],
-            "error_units": description["prepared"]["error_units"],
-        },
-    )
+def _load_only(folder: Path, samples, parts, *, key: dict, **_) -> Prepared | None:
+    return load(folder, key)
 
 
 def prepare_steps(
-    folder: Path, config: Config, samples: SampleFile, checksum: str, say: Callable[[str], None]
-) -> dict[int, Prepared]:
+    folder: Path,
+    config: Config,
+    samples: SampleFile,
+    checksum: str,
+    say: Callable[[str], None],
+    *,
+    get: Callable[..., Prepared | None] = prepare,
+) -> dict[int, Prepared] | None:
     """Data of both steps, the full one first: what is wrong with the samples shows before the search, not after
-    step 1; and both steps share what `auto` means on all the training data."""
+    step 1; and both steps share what `auto` means on all the training data.
+
+    `get` makes or finds one step's data; where it finds nothing, the whole is None.
+    """
     data, space = config.data, config.space
     subset = config.search.p_subset
     transforms = Space(config).input_transforms
@@ -255,7 +359,7 @@ def prepare_steps(
             "output_transforms": output_transforms,
             "output_activation": activation,
         }
-        prepared[step] = prepare(
+        found = get(
             folder / f"step{step}",
             samples,
             rows_of(config, samples.num_samples, part),
@@ -265,8 +369,10 @@ def prepare_steps(
             key=key,
             say=say,
         )
+        if found is None:
+            return None
+        prepared[step] = found
         if step == 2:
-            found = prepared[2]
             names = [c.name for c in samples.input_columns]
             transforms = tuple(dict(zip(names, n.transforms, strict=True)) for n in found.inputs)
             outputs = [c.name for c in samples.output_columns]

@@ -11,7 +11,9 @@ from rich.console import Console
 
 from hpo.config import Config, read_toml
 from hpo.errors import Interrupted, SearchError
-from hpo.study import Study, StudyLock, read_description
+from hpo.members import LEASE_SECONDS
+from hpo.stop import StopSignals
+from hpo.study import Study, read_description
 
 DEFAULT_SAMPLES_FILE = Path("activation-samples.nc")
 DEFAULT_NUM_SAMPLES = 200_000
@@ -57,6 +59,25 @@ def parser() -> argparse.ArgumentParser:
     add("--workers", type=int, metavar="N", help="processes (default: one per usable core, at most 8 per GPU)")
     add("--device", default="auto", help="cpu, cuda (all GPUs), cuda:0 or auto (default)")
     add("--samples", type=int, metavar="N", help="samples to generate without --data (default: 200000)")
+    add(
+        "--gpus-per-trial",
+        type=_ranks,
+        default="auto",
+        metavar="K",
+        help="workers that train one network of step 2 together, on CPUs too: a number or auto (default)",
+    )
+    add(
+        "--lease-seconds",
+        type=_seconds,
+        default=LEASE_SECONDS,
+        metavar="S",
+        help=f"a member that shows no sign of life for so long is taken for dead (default: {LEASE_SECONDS:g})",
+    )
+    add(
+        "--storage",
+        metavar="URL",
+        help="your own Optuna storage instead of study.journal: postgresql://..., mysql://...",
+    )
     add("--quiet", action="store_true", help="only the final tables")
     add("--rebuild-study", action="store_true", help="make the Optuna study anew from the records")
     return p
@@ -65,48 +86,47 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    try:
-        _run(args, console)
-    except SearchError as error:
-        print(f"hpo.search: {error}", file=sys.stderr)
-        return 2
-    except (Interrupted, KeyboardInterrupt):
-        print(f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}", file=sys.stderr)
-        return 130
+    with StopSignals() as stop:
+        try:
+            _run(args, console, stop)
+        except SearchError as error:
+            print(f"hpo.search: {error}", file=sys.stderr)
+            return 2
+        except Interrupted:
+            print(
+                f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}", file=sys.stderr
+            )
+            return stop.status
     return 0
 
 
-def _run(args: argparse.Namespace, console: Console) -> None:
+def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
     config = _config(args)
     if not config.data.path:
         config = _with_data(config, _generated_samples(args, config.search.seed))
     # PyTorch is imported from here on: errors in options and --help need not wait for it
+    from hpo.placement import worker_devices
     from hpo.prepare import open_samples
-    from hpo.run import resolved, run_search, worker_devices
+    from hpo.run import RunOptions, resolved, run_search
     from hpo.summary import estimate_text, print_summary
 
     config = resolved(config, open_samples(config.data))
-    devices = worker_devices(args.device, args.workers)
-    lock = StudyLock(args.out)
-    try:
-        if not args.quiet:
-            console.print(
-                f"study {args.out}: {config.search.trials} trials, {len(devices)} workers on {devices[0]}",
-                soft_wrap=True,
-            )
-            console.print(estimate_text(config), highlight=False, soft_wrap=True)
-        result = run_search(
-            Study(args.out),
-            config,
-            devices=devices,
-            lock_fd=lock.fd,
-            console=console,
-            quiet=args.quiet,
-            rebuild_mirror=args.rebuild_study,
-        )
-    finally:
-        lock.release()
-    print_summary(console, config, result, args.out)
+    options = RunOptions(
+        devices=worker_devices(args.device, args.workers),
+        ranks_per_trial=args.gpus_per_trial,
+        storage=args.storage,
+        rebuild_mirror=args.rebuild_study,
+        lease_seconds=args.lease_seconds,
+        quiet=args.quiet,
+    )
+    if not args.quiet:
+        workers = f"{len(options.devices)} workers on {options.devices[0]}"
+        console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=True)
+        console.print(estimate_text(config), highlight=False, soft_wrap=True)
+    result = run_search(Study(args.out), config, options, stop=stop, console=console)
+    with stop.held():
+        if result.leader:
+            print_summary(console, config, result, args.out)
 
 
 def _config(args: argparse.Namespace) -> Config:
@@ -142,6 +162,24 @@ def _config(args: argparse.Namespace) -> Config:
     return Config.from_dict(tables, "options")
 
 
+def _ranks(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a whole number of at least 1, or auto")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.0 < seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r}; expected a number above 0")
+    return seconds
+
+
 def _dimension(option: str, text: str | None):
     if text is None:
         return None
@@ -175,7 +213,7 @@ def _generated_samples(args: argparse.Namespace, seed: int) -> Path:
         print(f"no --data: making {samples:,} samples of the case study in {path} (once)", flush=True)
     status = subprocess.run(command, check=False).returncode
     if status == 130:
-        raise KeyboardInterrupt
+        raise Interrupted
     if status != 0:
         raise SearchError(f"the samples could not be generated (status {status}): {' '.join(command[1:])}")
     return path

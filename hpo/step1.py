@@ -1,24 +1,166 @@
-"""Step 1: many configurations on a small part of the data."""
+"""Step 1: many configurations on a small part of the data.
+
+All members compute the same order of trials and the same blocks of it. A member leases a block at a time and hands
+its trials to its workers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections import deque
+from collections.abc import Callable
 
+from hpo.leases import Leases
+from hpo.members import Crew
+from hpo.tail import FolderTail
 from hpo.trial import StudyContext, Task
 
-# The last so many trials per worker go largest first, so that no worker ends long after the others.
-_BALANCED_TAIL = 8
+# The last trials go largest first, so that no worker ends long after the others: an eighth of all, at most so many.
+_MOST_BALANCED = 512
+# A block is this part of what remains, so that blocks end as single trials; a member that dies leaves little behind.
+_BLOCK_PART = 256
+_LARGEST_BLOCK = 16
+_LOOK_S = 1.0
 
 
-def tasks(context: StudyContext, finished: Iterable[int], num_workers: int) -> list[Task]:
-    """Trials still to run.
+def order(context: StudyContext) -> list[int]:
+    """All trials in the order in which they run.
 
     They go in order of their number: what is finished after any time is then a fair draw from the space, and the
-    Optuna study grows without gaps. Only the last few go largest first.
+    Optuna study grows without gaps. Only the last go largest first.
     """
+    trials = context.config.search.trials
+    split = trials - min(_MOST_BALANCED, trials // 8)
     space = context.space
-    missing = sorted(set(range(context.config.search.trials)) - set(finished))
-    todo = [Task(step=1, trial=i, flop=context.flop(space, i, 1), extra={}) for i in missing]
-    tail = min(len(todo), _BALANCED_TAIL * num_workers) if num_workers > 1 else 0
-    split = len(todo) - tail
-    return todo[:split] + sorted(todo[split:], key=lambda t: (-t.flop, t.trial))
+    flop = {i: context.flop(space, i, 1) for i in range(split, trials)}
+    return [*range(split), *sorted(flop, key=lambda i: (-flop[i], i))]
+
+
+def blocks(trials: int) -> list[tuple[int, int]]:
+    """First and last place in the order of each block."""
+    found, first = [], 0
+    while first < trials:
+        size = min(max((trials - first) // _BLOCK_PART, 1), _LARGEST_BLOCK)
+        found.append((first, first + size - 1))
+        first += size
+    return found
+
+
+class Step1Source:
+    """The trials of step 1 as one member of the search sees them.
+
+    Parameters
+    ----------
+    context : StudyContext
+    crew : Crew
+    clock : function
+        Monotonic seconds.
+    """
+
+    def __init__(self, context: StudyContext, crew: Crew, *, clock: Callable[[], float] = time.monotonic):
+        self._context, self._space, self._clock = context, context.space, clock
+        self._leases: Leases = crew.leases
+        self._is_dead, self._verify_s = crew.roster.is_dead, crew.roster.lease_seconds / 2
+        self._order = order(context)
+        self._blocks = blocks(len(self._order))
+        self._tail = FolderTail(context.folder / "step1", curves=False)
+        self._finished: set[int] = set()  # of the study's trials
+        self._read()
+        self._fresh = deque(range(len(self._blocks)))
+        self._taken: set[str] = set()  # keys that somebody had leased when we last looked
+        self._theirs: dict[int, str | None] = {}  # blocks that another member has, and who
+        self._orphans: deque[int] = deque()  # those whose owner died
+        self._mine: deque[tuple[int, int]] = deque()  # block and trial, still to be handed out
+        self._looked = self._verified = clock()
+
+    def take(self, free: int) -> list[Task]:
+        """Trials for idle workers, from our block or the next that is free."""
+        self._verify_if_due()
+        tasks: list[Task] = []
+        while len(tasks) < free and (self._mine or self._claim()):
+            _, trial = self._mine.popleft()
+            if trial not in self._finished:
+                flop = self._context.flop(self._space, trial, 1)
+                tasks.append(Task(step=1, trial=trial, flop=flop, extra={}))
+        return tasks
+
+    def record(self, record: dict) -> None:
+        """A trial of ours is finished."""
+        self._finished.add(record["trial"])
+
+    def lost(self, task: Task, reason: str) -> None:
+        raise AssertionError("step 1 trains no groups")
+
+    def done(self) -> bool:
+        """Whether every trial is finished, whoever ran it."""
+        if len(self._finished) < len(self._order):
+            self._look_if_due()
+        return len(self._finished) >= len(self._order)
+
+    def _key(self, block: int) -> str:
+        first, last = self._blocks[block]
+        return f"step1-{first}-{last}"
+
+    def _missing(self, block: int) -> list[int]:
+        first, last = self._blocks[block]
+        return [t for t in self._order[first : last + 1] if t not in self._finished]
+
+    def _claim(self) -> bool:
+        """Lease a block with something left to do."""
+        self._look_if_due()
+        while self._orphans:
+            block = self._orphans.popleft()
+            if self._missing(block) and self._lease(block):
+                self._read()  # what its last owner wrote before it died
+                self._mine.extend((block, t) for t in self._missing(block))
+                if self._mine:
+                    return True
+        while self._fresh:
+            block = self._fresh.popleft()
+            if not self._missing(block):
+                continue
+            if self._key(block) not in self._taken and self._lease(block):
+                self._mine.extend((block, t) for t in self._missing(block))
+                return True
+            self._theirs[block] = None
+            if self._key(block) not in self._taken:  # somebody was faster: who else is there?
+                self._taken = self._leases.taken("step1-")
+        return False
+
+    def _lease(self, block: int) -> bool:
+        if self._leases.take(self._key(block)):
+            return True
+        self._theirs[block] = None
+        return False
+
+    def _look_if_due(self) -> None:
+        """Take in what others have finished, and whose owners died."""
+        now = self._clock()
+        if now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        self._read()
+        for block, owner in list(self._theirs.items()):
+            if not self._missing(block):
+                del self._theirs[block]
+                continue
+            if owner is None:
+                owner = self._theirs[block] = self._leases.holder(self._key(block))
+            if owner is None or self._is_dead(owner):
+                del self._theirs[block]
+                self._orphans.append(block)
+
+    def _read(self) -> None:
+        trials = len(self._order)
+        self._finished.update(r["trial"] for r in self._tail.poll() if r["trial"] < trials)
+
+    def _verify_if_due(self) -> None:
+        """After a long pause others may have thought us dead: leave to them what they took."""
+        now = self._clock()
+        if now - self._verified < self._verify_s:
+            return
+        self._verified = now
+        for block in dict.fromkeys(block for block, _ in self._mine):
+            if not self._leases.is_mine(self._key(block)):
+                self._mine = deque(m for m in self._mine if m[0] != block)
+                self._theirs[block] = None

@@ -1,4 +1,4 @@
-"""The study folder: its lock, its description, its records.
+"""The study folder: its description, its records.
 
 The record files `step1/worker-*.jsonl` and `step2/worker-*.jsonl` are the truth; everything else in the folder can
 be made again from them, the description `study.json` and the samples.
@@ -6,7 +6,6 @@ be made again from them, the description `study.json` and the samples.
 
 from __future__ import annotations
 
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -14,13 +13,12 @@ import platform
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from emulator.dataset import SampleFile
-from emulator.records import RecordWriter, read_folder
+from emulator.records import read_folder, read_records
 from hpo.config import Config, differences, to_toml
 from hpo.errors import SearchError
 
@@ -36,51 +34,12 @@ FREE_SETTINGS = (
     "search.keep_step1_models",
     "search.checkpoint_seconds",
 )
-# The workers of a killed search hold its lock until the kernel has ended them, a moment later.
-_LOCK_PATIENCE_S = 5.0
-
-
-class StudyLock:
-    """Exclusive use of a study folder, by the process and all that inherit `fd`; kept until the last one ends.
-
-    Raises
-    ------
-    SearchError
-        Another search works in the folder.
-    """
-
-    def __init__(self, folder: Path):
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / "lock"
-        self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 (kept open: the lock is the open file)
-        deadline = time.monotonic() + _LOCK_PATIENCE_S
-        while True:
-            try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    self._file.seek(0)
-                    holder = self._file.read().strip() or "unknown"
-                    self._file.close()
-                    raise SearchError(
-                        f"another search works in {folder} ({holder}); wait for it, stop it, or give another --out"
-                    ) from None
-                time.sleep(0.1)
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} on host {socket.gethostname()}, since {_now()}\n")
-        self._file.flush()
-
-    @property
-    def fd(self) -> int:
-        return self._file.fileno()
-
-    def release(self) -> None:
-        self._file.close()
+# Of these, what all members of a running search have to agree on.
+SHARED_SETTINGS = tuple(k for k in FREE_SETTINGS if k not in ("data.path", "search.checkpoint_seconds"))
 
 
 class Study:
-    """A study folder that this process has locked.
+    """A study folder; only the leader of a search writes to it.
 
     Parameters
     ----------
@@ -93,10 +52,24 @@ class Study:
 
     @property
     def has_records(self) -> bool:
-        return any(self.records(step) for step in (1, 2))
+        try:
+            files = self.folder.glob("step[12]/worker-*.jsonl")
+            return any(True for path in files for _ in read_records(path, curves=False))
+        except ValueError:
+            return True
 
-    def records(self, step: int) -> list[dict]:
+    def reload(self) -> None:
+        """Read what the leader has written."""
+        self.description = read_description(self.folder)
+
+    def records(self, step: int, *, curves: bool = True) -> list[dict]:
         """Records of a step, by trial number.
+
+        Parameters
+        ----------
+        step : int
+        curves : bool
+            False: learning curves come empty, which is several times as fast.
 
         Raises
         ------
@@ -104,23 +77,31 @@ class Study:
             A record file is damaged other than by a kill.
         """
         try:
-            return read_folder(self.folder / f"step{step}")
+            return read_folder(self.folder / f"step{step}", curves=curves)
         except ValueError as error:
             raise SearchError(str(error)) from None
 
-    def describe(self, config: Config, samples: SampleFile, checksum: str) -> None:
+    def describe(self, config: Config, samples: SampleFile, checksum: str, *, anew: bool = True) -> None:
         """Begin the study, or go on with it, under `config`; `study.json` and `config.toml` are written.
+
+        Parameters
+        ----------
+        config : Config
+        samples : SampleFile
+        checksum : str
+            Of the samples.
+        anew : bool
+            A study without any finished trial is begun anew; false while other members work in it.
 
         Raises
         ------
         SearchError
             The study was begun with other settings or other samples.
         """
-        self._sweep()
         tables = config.to_dict()
         old = self.description
-        if old is not None and self.has_records:
-            self._check_same(old, tables, samples, checksum)
+        if old is not None and (not anew or self.has_records):
+            self.check(config, samples, checksum, running=not anew)
         elif old is not None:
             for name in ("step1", "step2", "cache"):  # nothing is finished: nothing binds the study yet
                 shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -152,20 +133,38 @@ class Study:
         self.save()
         _write(self.folder / "config.toml", f"# Settings of this study, all of them.\n\n{to_toml(tables)}")
 
-    def _sweep(self) -> None:
-        """Remove what a killed search was about to put into place."""
-        for pattern in (".*.json.*", ".config.toml.*", "cache/.*", "step?/*/.trial-*"):
+    def sweep(self) -> None:
+        """Remove what a killed search was about to put into place; only while no other member is at work."""
+        for pattern in (".*.json.*", ".config.toml.*", "cache/.*", "members/.*", "leases/.*", "step?/*/.trial-*"):
             for path in self.folder.glob(pattern):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink(missing_ok=True)
 
-    def _check_same(self, old: Mapping, tables: dict, samples: SampleFile, checksum: str) -> None:
+    def check(self, config: Config, samples: SampleFile, checksum: str, *, running: bool) -> None:
+        """Refuse settings or samples other than the study's.
+
+        With `running`, also those that could change between two searches but not within one.
+
+        Raises
+        ------
+        SearchError
+        """
+        old = self.description
         where = f"the study in {self.folder}"
-        changed = [d for d in differences(old["config"], tables) if d[0] not in FREE_SETTINGS]
-        if changed:
-            listed = "\n".join(f"  {key}: was {_shown(a)}, now {_shown(b)}" for key, a, b in changed)
+        changed = [d for d in differences(_completed(old["config"]), config.to_dict()) if d[0] != "data.path"]
+        fixed = [d for d in changed if d[0] not in FREE_SETTINGS]
+        if fixed:
             raise SearchError(
-                f"{where} was begun with other settings:\n{listed}\nGive another --out to search with the new ones, or "
-                f"`--out {self.folder}` alone to go on with the old"
+                f"{where} was begun with other settings:\n{_listed(fixed)}\nGive another --out to search with the new "
+                f"ones, or `--out {self.folder}` alone to go on with the old"
+            )
+        shared = [d for d in changed if d[0] in SHARED_SETTINGS]
+        if running and shared:
+            raise SearchError(
+                f"a search with other settings is running in {self.folder}:\n{_listed(shared)}\nStop it or wait for it "
+                f"to go on with the new ones, or join it with `--out {self.folder}` alone"
             )
         if old["data"]["checksum"] != checksum:
             raise SearchError(
@@ -185,11 +184,6 @@ class Study:
 
     def save(self) -> None:
         _write(self.folder / "study.json", json.dumps(self.description, indent=1) + "\n")
-
-    def add_record(self, record: dict) -> None:
-        """Write a record of a trial that no worker could."""
-        with RecordWriter(self.folder / f"step{record['step']}" / "worker-coordinator.jsonl") as writer:
-            writer.append(record)
 
 
 def read_description(folder: Path) -> dict | None:
@@ -240,6 +234,17 @@ def commit() -> str | None:
         return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _completed(tables: Mapping) -> dict:
+    """Settings of a study that was begun before there were as many of them."""
+    tables = {name: dict(table) for name, table in tables.items()}
+    tables.setdefault("search", {}).setdefault("engine", "plain")
+    return Config.from_dict(tables, "study.json").to_dict()
+
+
+def _listed(changed: list[tuple]) -> str:
+    return "\n".join(f"  {key}: was {_shown(a)}, now {_shown(b)}" for key, a, b in changed)
 
 
 def _shown(value) -> str:

@@ -76,15 +76,23 @@ def test_light_trials_come_front_by_front_lightest_first_within_the_factor():
     assert step2.promote([record(0, None)], top=1, light_top=1, light_factor=3.0) == []
 
 
-def test_step1_runs_in_order_of_number_and_the_end_largest_first():
+def test_step1_runs_in_order_of_number_and_the_last_eighth_largest_first():
     c = context(40)
-    todo = step1.tasks(c, finished=[0, 3], num_workers=2)
-    assert [t.trial for t in todo[:22]] == [i for i in range(24) if i not in (0, 3)]
-    tail = todo[22:]
-    assert sorted(t.trial for t in tail) == list(range(24, 40))
-    assert [t.flop for t in tail] == sorted((t.flop for t in tail), reverse=True)
-    assert [t.trial for t in step1.tasks(c, finished=[], num_workers=1)] == list(range(40))
-    assert step1.tasks(c, finished=range(40), num_workers=2) == []
+    order = step1.order(c)
+    assert order[:35] == list(range(35)) and sorted(order[35:]) == list(range(35, 40))
+    flop = [c.flop(c.space, t, 1) for t in order[35:]]
+    assert flop == sorted(flop, reverse=True) and order[35:] != list(range(35, 40))
+    assert step1.order(context(7)) == list(range(7))
+
+
+def test_blocks_cover_the_trials_and_end_as_single_ones():
+    for trials in (1, 40, 255, 513, 10_000):
+        found = step1.blocks(trials)
+        assert [t for first, last in found for t in range(first, last + 1)] == list(range(trials))
+        sizes = [last - first + 1 for first, last in found]
+        assert sizes == sorted(sizes, reverse=True) and sizes[0] <= 16 and sizes[-1] == 1
+    assert step1.blocks(40) == [(t, t) for t in range(40)], "few trials are shared out one by one"
+    assert len(step1.blocks(10_000)) < 1600
 
 
 def test_step2_runs_the_largest_first_and_only_what_is_missing():

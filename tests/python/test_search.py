@@ -14,7 +14,7 @@ from emulator.bundle import load_bundle
 from emulator.candidates import holdout, retrained_networks
 from emulator.dataset import SampleFile
 from emulator.split import split_rows
-from hpo import search, study
+from hpo import search
 from tests.python.hpo_cases import SMALL, outcomes, raw_records, run, start, write_config, write_samples
 
 SEARCH = {"trials": 6, "top": 2, "seed": 7}
@@ -139,7 +139,7 @@ def test_a_finished_search_runs_nothing_again(copy, capsys):
 
 
 def test_a_torn_record_is_run_again_and_only_that(copy, finished):
-    path = copy / "step1/worker-000.jsonl"
+    (path,) = copy.glob("step1/worker-*.jsonl")
     path.write_bytes(path.read_bytes()[:-10])
     lost = set(range(6)) - {r["trial"] for r in raw_records(copy, 1)}
     assert len(lost) == 1
@@ -174,16 +174,6 @@ def test_other_samples_are_refused(copy, tmp_path, capsys):
     data = json.loads((copy / "study.json").read_text())["data"]["path"]
     moved = shutil.copy(data, tmp_path / "moved.nc")
     run("--data", moved, "--quiet", out=copy)  # the same samples elsewhere are the same
-
-
-def test_two_searches_in_one_folder_are_refused(copy, capsys, monkeypatch):
-    monkeypatch.setattr(study, "_LOCK_PATIENCE_S", 0.2)
-    lock = study.StudyLock(copy)
-    run(out=copy, status=2)
-    error = capsys.readouterr().err
-    assert "another search works in" in error and "process " in error and "on host " in error
-    lock.release()
-    run("--quiet", out=copy)
 
 
 def test_config_file_of_a_study_makes_the_same_study_elsewhere(finished, tmp_path):
