@@ -129,7 +129,7 @@ class SlurmSandbox:
 
     def wait_until_idle(self) -> None:
         def states():
-            return self.run("sinfo", "--noheader", "--Node", "--format=%T", check=False).stdout.split()
+            return self.run("sinfo", "-h", "--Node", "--partition=main", "--format=%T", check=False).stdout.split()
 
         self.poll(states, lambda s: s == ["idle"] * self.num_nodes, "all nodes idle", 60)
 
@@ -180,9 +180,11 @@ class SlurmSandbox:
             "SelectTypeParameters": "CR_Core",
             "ReturnToService": "2",
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1,requeue_delay=0",
+            "PreemptType": "preempt/partition_prio",
+            "PreemptMode": "REQUEUE",
             "KillWait": "5",
             "MinJobAge": "300",
-            "SlurmdTimeout": "10",  # a dead node is noticed after two to three times this
+            "SlurmdTimeout": "5",  # a dead node is noticed after two to three times this
             "JobRequeue": "1",
             "PropagateResourceLimits": "NONE",
             "Waittime": "0",
@@ -193,7 +195,9 @@ class SlurmSandbox:
             f"CoresPerSocket={self.cpus_per_node} Sockets=1 ThreadsPerCore=1 RealMemory=4000 State=UNKNOWN"
             for node, port in zip(self.nodes, ports[1:], strict=True)
         ]
-        text.append(f"PartitionName=main Nodes=node[1-{self.num_nodes}] Default=YES MaxTime=INFINITE State=UP")
+        everywhere = f"Nodes=node[1-{self.num_nodes}] MaxTime=INFINITE State=UP"
+        text.append(f"PartitionName=main Default=YES PriorityTier=1 GraceTime=20 {everywhere}")
+        text.append(f"PartitionName=urgent PriorityTier=2 {everywhere}")  # takes nodes away from jobs in main
         (self.folder / "slurm.conf").write_text("\n".join(text) + "\n")
 
     def _start(self, name: str, *command: str) -> subprocess.Popen:

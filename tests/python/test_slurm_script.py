@@ -67,6 +67,8 @@ if [ -e "$ended.0" ]; then
     status=0  # the study is finished, whatever became of single tasks
 elif [ -e "$ended.75" ]; then
     status=75  # it is not, and there was no more time
+elif squeue --noheader --jobs="$SLURM_JOB_ID" --Format=PreemptTime | grep -q "[0-9]"; then
+    status=75  # nor is it here: a job of higher priority takes our nodes
 fi
 rm -f "$ended".*
 if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
