@@ -1,124 +1,166 @@
-"""How far a search is: a live bar on a terminal, a line now and then in a log."""
+"""How far a search is, shown while it runs: a live picture on a terminal, lines in `OUT/log` and elsewhere."""
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
+import threading
 import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.console import Console, Group
+from rich.live import Live
+
+from hpo.overview import Observer, Overview
+from hpo.view import bars, duration, members_text, num, screen, step_text
+
+__all__ = ["LiveView", "Reporter", "duration"]
 
 _LINE_EVERY_S = 10.0
+_LOOK_S = 0.5
+# A look reads the file of every member: with many of them, less often.
+_LOOK_S_PER_MEMBER = 0.05
 
 
-class StepProgress:
-    """Progress of one step.
-
-    The time left is that of the arithmetic left (plus what narrow layers cost beyond it), at the rate seen so far
-    in this run.
+class Reporter:
+    """What is worth a line: events when they are seen, and how far it is every ten seconds.
 
     Parameters
     ----------
-    title : str
-    total, before : int
-        Trials of the step, and how many of them were finished in earlier runs.
-    failed, best : int, float or None
-        Of those.
-    flop : dict of trial to float
-        Expected arithmetic of the trials still to run.
+    write : function of a line
+    me : str or None
+        Name of the member that reports: that it joined goes without saying.
+    every_s : float
+    """
+
+    def __init__(self, write: Callable[[str], None], *, me: str | None = None, every_s: float = _LINE_EVERY_S):
+        self._write, self._me, self._every_s = write, me, every_s
+        self._states: dict[str, str] | None = None
+        self._leader: str | None = None
+        self._stages: dict[int, str] = {}
+        self._last = 0.0
+
+    def take(self, o: Overview, *, last: bool = False) -> None:
+        """Write what has happened since the last look."""
+        self._note_members(o)
+        for s in o.steps:
+            self._note_step(s, o, last)
+
+    def _note_members(self, o: Overview) -> None:
+        names = {m.name: m for m in o.members}
+        if self._states is None:
+            self._stages = {s.step: "ended" for s in o.steps if s.finished}
+            self._states = {m.name: m.state for m in o.members if not m.alive}  # gone before we came
+        for name, m in names.items():
+            old = self._states.get(name)
+            self._states[name] = m.state
+            if old is None and m.alive and name != self._me:
+                self._write(f"member {name} joined: {_devices(m)}, on {m.host}")
+            elif old != m.state and m.state == "left" and old is not None:
+                self._write(f"member {name} left" + (f": {m.error}" if m.error else ""))
+            elif old != m.state and m.state == "dead" and old is not None:
+                self._write(f"member {name} died; its trials go to others")
+        leader = o.leader.name if o.leader else None
+        if leader and self._leader and leader != self._leader:
+            self._write(f"member {leader} leads now")
+        self._leader = leader or self._leader
+
+    def _note_step(self, s, o: Overview, last: bool) -> None:
+        name = f"step {s.step}"
+        here = [m for m in o.alive if m.state == name]
+        stage = "ended" if s.finished else "running" if here else "waiting"
+        old = self._stages.get(s.step, "waiting")
+        self._stages[s.step] = stage
+        now = time.monotonic()
+        if stage == "running" and old == "waiting":
+            before = f", {s.done} finished" if s.done else ""
+            self._write(f"{name} began: {num(s.total or 0, 'trial')}{before}; {members_text(o)}")
+            self._last = now
+        elif stage == "ended" and old != "ended":
+            self._write(f"{name} ended: {step_text(s)}")
+        elif stage == "running" and (last or now - self._last >= self._every_s):
+            others = f"; {members_text(o)}" if len(o.alive) > 1 else ""
+            self._write(f"{name}: {step_text(s)}{others}")
+            self._last = now
+
+
+def _devices(m) -> str:
+    kinds = dict.fromkeys(w.device for w in m.workers)
+    return f"{num(len(m.workers), 'worker')} ({', '.join(kinds)})" if m.workers else "no workers yet"
+
+
+class LiveView:
+    """Shows a search while its `with` block runs, from the files alone, in a thread of its own.
+
+    The leader writes the lines of `OUT/log`, and prints them where there is no terminal. On a terminal the picture
+    is drawn whether this member leads or not.
+
+    Parameters
+    ----------
+    folder : path
+    me : str
+        Name of this member.
+    is_leader : function to bool
     console : Console
     quiet : bool
+        Nothing is shown; the log is written all the same.
     """
 
     def __init__(
-        self,
-        title: str,
-        *,
-        total: int,
-        before: int,
-        failed: int,
-        best: float | None,
-        flop: dict[int, float],
-        console: Console,
-        quiet: bool,
+        self, folder: Path, *, me: str, is_leader: Callable[[], bool], console: Console, quiet: bool = False
     ):
-        self._title, self._total, self._before, self._flop = title, total, before, flop
-        self._failed, self._best = failed, math.inf if best is None else best
-        self._done = 0
-        self._flop_total, self._flop_done = sum(flop.values()), 0.0
-        self._start = self._last_line = time.monotonic()
-        self._quiet = quiet
-        self._bar = None
-        if console.is_terminal and not quiet:
-            self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=console
-            )
-            self._id = self._bar.add_task(title, total=total, completed=before, text="")
+        self._folder, self._me, self._is_leader, self._quiet = Path(folder), me, is_leader, quiet
+        self._console = console
+        self._draws = console.is_terminal and not quiet
+        self._observer = Observer(self._folder, me)
+        self._reporter = Reporter(self._line, me=me)
+        self._live: Live | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="view", daemon=True)
 
     def __enter__(self) -> Self:
-        if self._bar:
-            self._bar.start()
-        self._show(last=False)
+        if self._draws:
+            self._live = Live(console=self._console, auto_refresh=False, transient=False)
+            self._live.start()
+        self._thread.start()
         return self
 
-    def __exit__(self, kind, *_) -> None:
-        self._show(last=kind is None)
-        if self._bar:
-            self._bar.stop()
+    def __exit__(self, *_) -> None:
+        self._ended.set()
+        self._thread.join(timeout=10.0)
+        if self._live is not None:
+            self._live.stop()
 
-    def record(self, record: dict) -> None:
-        """Take in a finished trial."""
-        self._done += 1
-        self._flop_done += self._flop.get(record["trial"], 0.0)
-        if record["state"] == "complete":
-            self._best = min(self._best, record["validation_mse"])
-        else:
-            self._failed += 1
-        self.tick(0)
+    def _run(self) -> None:
+        wait_s = _LOOK_S
+        while not self._ended.wait(wait_s):
+            wait_s = max(_LOOK_S, _LOOK_S_PER_MEMBER * self._look(last=False))
+        self._look(last=True)
 
-    def tick(self, busy: int) -> None:
-        """Show the state if it is time to; `busy` is the number of workers at work."""
-        if self._bar or time.monotonic() - self._last_line >= _LINE_EVERY_S:
-            self._show(last=False)
+    def _look(self, *, last: bool) -> int:
+        """Look and show; number of members."""
+        leads = self._is_leader()
+        if not (leads or self._draws):
+            return 0
+        with contextlib.suppress(OSError):  # the file system is away for a moment, or the terminal
+            overview = self._observer.look()
+            if leads:
+                self._reporter.take(overview, last=last)
+            if self._live is not None:
+                size = self._console.size
+                shown = Group(*bars(overview, size.width)) if last else screen(overview, size.width, size.height - 1)
+                self._live.update(shown, refresh=True)
+            return len(overview.members)
+        return 0
 
-    def seconds_left(self) -> float:
-        """Estimate; NaN before anything is known."""
-        if self._flop_done <= 0.0:
-            return math.nan
-        elapsed = time.monotonic() - self._start
-        return elapsed * (self._flop_total - self._flop_done) / self._flop_done
-
-    def text(self) -> str:
-        done = self._before + self._done
-        elapsed = time.monotonic() - self._start
-        parts = [f"{done}/{self._total} trials", f"{self._failed} failed"]
-        if math.isfinite(self._best):
-            parts.append(f"best MSE {self._best:.3e}")
-        if self._done:
-            rate = self._done / max(elapsed, 1e-9)
-            parts.append(f"{rate:.2f} trials/s" if rate >= 1 else f"{1 / rate:.1f} s/trial")
-        left = self.seconds_left()
-        if math.isfinite(left) and done < self._total:
-            parts.append(f"{duration(left)} left")
-        return ", ".join(parts)
-
-    def _show(self, *, last: bool) -> None:
-        if self._bar:
-            self._bar.update(self._id, completed=self._before + self._done, text=self.text())
-        elif not self._quiet:
-            self._last_line = time.monotonic()
-            took = f", took {duration(self._last_line - self._start)}" if last else ""
-            print(f"{self._title}: {self.text()}{took}", flush=True)
-
-
-def duration(seconds: float) -> str:
-    """`42 s`, `3 min 05 s`, `2 h 07 min`, `3 d 04 h`."""
-    s = round(seconds)
-    if s < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60:02d} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60:02d} min"
-    return f"{s // 86400} d {s % 86400 // 3600:02d} h"
+    def _line(self, text: str) -> None:
+        stamp = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        with contextlib.suppress(OSError):
+            log = os.open(self._folder / "log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            with open(log, "wb", buffering=0) as stream:
+                stream.write(f"{stamp} {text}\n".encode())
+        if not self._quiet and not self._draws:
+            print(text, flush=True)

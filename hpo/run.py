@@ -17,15 +17,14 @@ from hpo.errors import Interrupted, SearchError
 from hpo.leader import Leadership
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.prepare import Prepared, load, open_samples, prepare, rows_of
-from hpo.progress import StepProgress
+from hpo.progress import LiveView
 from hpo.promotion import Promotion, promote
 from hpo.source import Source
 from hpo.space import Space
 from hpo.step1 import Step1Source
 from hpo.step2 import Step2Source
 from hpo.stop import StopSignals
-from hpo.study import Study, ranking
-from hpo.tail import FolderTail
+from hpo.study import Study
 from hpo.trial import StudyContext
 from hpo.workers import Pool
 
@@ -214,48 +213,29 @@ class _Search:
         crew = self._crew
         pool = Pool(context, self._options.devices, name=crew.member.name, stop=self._stop)
         crew.member.watch(lambda: {"workers": pool.workers(), "done": pool.done, "failed": pool.failed})
+        view = LiveView(
+            self._study.folder,
+            me=crew.member.name,
+            is_leader=lambda: self._leadership.held,
+            console=self._console,
+            quiet=self._options.quiet,
+        )
         try:
-            self._run_step(pool, Step1Source(context, crew), 1)
-            records = self._step1_records()
-            promotions = self._promotions(records)
-            if not promotions:
-                raise SearchError(_why_none(records))
-            self._run_step(pool, Step2Source(context, promotions, crew, self._options.ranks_per_trial), 2)
+            with view:
+                self._run_step(pool, Step1Source(context, crew), 1)
+                records = self._step1_records()
+                promotions = self._promotions(records)
+                if not promotions:
+                    raise SearchError(_why_none(records))
+                self._run_step(pool, Step2Source(context, promotions, crew, self._options.ranks_per_trial), 2)
         finally:
             pool.close()
 
     def _run_step(self, pool: Pool, source: Source, step: int) -> None:
         self._crew.member.update(state=f"step {step}")
-        config, study = self._config, self._study
-        total = config.search.trials if step == 1 else len(self._promotions(self._step1_records()))
-        tail = FolderTail(study.folder / f"step{step}", curves=False)
-        before = [r for r in tail.poll() if step == 2 or r["trial"] < total]
-        ranked = ranking(before)
-        show = StepProgress(
-            f"step {step}",
-            total=total,
-            before=len(before),
-            failed=len(before) - len(ranked),
-            best=ranked[0]["validation_mse"] if ranked else None,
-            flop={},
-            console=self._console,
-            quiet=self._options.quiet,
-        )
-        looked = time.monotonic()
-
-        def on_tick(last=False):
-            nonlocal looked
-            self._leadership.look_after()
-            if last or time.monotonic() - looked > 1.0:
-                looked = time.monotonic()
-                for r in tail.poll():
-                    show.record(r)
-
-        pool.on_tick = on_tick
+        pool.on_tick = self._leadership.look_after
         try:
-            with show:
-                pool.run(source, step)
-                on_tick(True)
+            pool.run(source, step)
         except Interrupted:
             if not (step == 2 and source.done()):  # it came when all was done
                 raise
@@ -269,10 +249,7 @@ class _Search:
     def _finish(self) -> Result:
         """The leader tidies up; the others go when it has, or do it in its stead."""
         leadership, folder = self._leadership, self._study.folder
-        while not leadership.take():
-            leader = self._crew.roster.read(self._crew.leases.holder("leader") or "")
-            if leader is not None and leader["finished"]:
-                break
+        while not (leadership.has_finished() or leadership.take()):
             if self._stop.count:
                 raise Interrupted
             time.sleep(_LOOK_S)

@@ -9,7 +9,7 @@ from emulator.variables import Column
 from hpo import step1, step2
 from hpo.config import Config
 from hpo.prepare import Prepared
-from hpo.progress import StepProgress, duration
+from hpo.progress import duration
 from hpo.trial import StudyContext
 
 UNIT = Normaliser(("none",), *(np.zeros(1) for _ in range(6)))
@@ -103,20 +103,6 @@ def test_step2_runs_the_largest_first_and_only_what_is_missing():
     assert sorted(t.trial for t in todo) == [i for i in range(10) if i != 4]
     assert [t.flop for t in todo] == sorted((t.flop for t in todo), reverse=True)
     assert todo[0].extra.keys() == {"promoted", "step1_mse", "step1_rank"}
-
-
-def test_time_left_weighs_trials_by_their_arithmetic(capsys):
-    from rich.console import Console
-
-    p = StepProgress(
-        "step 1", total=3, before=0, failed=0, best=None, flop={0: 1e9, 1: 9e9, 2: 0.0}, console=Console(), quiet=False
-    )
-    p.record({"trial": 0, "state": "complete", "validation_mse": 0.5})
-    p._start -= 10.0
-    assert 85.0 < p.seconds_left() < 95.0
-    assert "1/3 trials, 0 failed, best MSE 5.000e-01" in p.text()
-    p.record({"trial": 1, "state": "failed", "validation_mse": None})
-    assert "2/3 trials, 1 failed" in p.text() and p.seconds_left() < 1e-6
 
 
 def test_durations_read_well():

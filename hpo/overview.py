@@ -1,0 +1,450 @@
+"""What a study folder tells about its search: members, workers, both steps, failures, the best so far.
+
+Everything comes from files, so that whoever can read the folder sees the same: the leader on its terminal, a member
+that joined, `hpo.status` on a login node. Nothing here imports PyTorch or Optuna. Records are read as they come; a
+look at a study of 10,000 trials costs a fraction of a second the first time and milliseconds afterwards.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from hpo.config import Config
+from hpo.errors import SearchError
+from hpo.members import LEASE_SECONDS, Roster, read_members
+from hpo.space import Space
+from hpo.tail import FolderTail
+
+# The rate of work is that of the last so many seconds.
+_WINDOW_S = 600.0
+# The arithmetic still to do is that of so many of the missing trials, scaled up: off by about a tenth.
+_MOST_DRAWS = 400
+# What a step costs beyond its arithmetic, as `hpo.trial` has it.
+_OVERHEAD_FLOP = 3e6
+_NUM_BEST = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """A trial under way. `seconds`: for how long, in this run."""
+
+    step: int
+    trial: int
+    epoch: int
+    max_epochs: int
+    best_mse: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worker:
+    """A worker process; one on a GPU may have several trials under way."""
+
+    slot: int
+    device: str
+    state: str
+    trials: tuple[Running, ...]
+    memory_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemberView:
+    """A member as its file has it. `age_s`: since it last wrote."""
+
+    name: str
+    host: str
+    state: str  # starting, preparing, step 1, step 2, left, dead
+    leader: bool
+    age_s: float
+    started: float
+    job: str | None
+    workers: tuple[Worker, ...]
+    done: int
+    failed: int
+    error: str | None
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in ("left", "dead")
+
+    @property
+    def busy(self) -> int:
+        return sum(bool(w.trials) for w in self.workers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """A finished trial among the best of its step."""
+
+    trial: int
+    mse: float
+    num_parameters: int
+    hidden: tuple[int, ...]
+    epochs: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """One step. `total` is None while it is not known; times are None before anything is known of them.
+
+    `begun`, `ended`: of its first and last trial. `errors`: most frequent first.
+    """
+
+    step: int
+    total: int | None
+    done: int
+    failed: int
+    running: int
+    best: tuple[Best, ...]
+    rate: float | None
+    seconds_left: float | None
+    begun: float | None
+    ended: float | None
+    errors: tuple[tuple[str, int], ...]
+
+    @property
+    def finished(self) -> bool:
+        return self.total is not None and self.done >= self.total
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Ranks that train one network of step 2 together, or look for each other."""
+
+    trial: int
+    attempt: int
+    state: str  # forming, training
+    size: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Overview:
+    """A study at one moment. `problems`: what could not be read, a sentence each."""
+
+    folder: Path
+    begun: bool
+    error_units: str | None
+    members: tuple[MemberView, ...]
+    steps: tuple[StepView, ...]
+    groups: tuple[Group, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def alive(self) -> list[MemberView]:
+        return [m for m in self.members if m.alive]
+
+    @property
+    def leader(self) -> MemberView | None:
+        return next((m for m in self.alive if m.leader), None)
+
+    @property
+    def stage(self) -> str:
+        """empty, waiting, running, stopped or finished."""
+        if self.steps and all(s.finished for s in self.steps):
+            return "finished"
+        if self.alive:
+            return "running" if any(m.state.startswith("step") for m in self.alive) else "waiting"
+        return "stopped" if self.begun else "empty"
+
+
+@dataclass
+class _Done:
+    """What is kept of a record."""
+
+    mse: float | None
+    flop: float
+    finished: float
+    seconds: float
+    best: Best | None
+    slim: dict = field(repr=False)
+
+
+class Observer:
+    """Looks at a study folder again and again.
+
+    Parameters
+    ----------
+    folder : path
+        May not exist.
+    me : str or None
+        Name of the member that looks.
+    clock : function
+        Seconds since the epoch, as the records have them.
+    """
+
+    def __init__(self, folder: Path, me: str | None = None, *, clock=time.time, patience_s: float = 30.0):
+        self._folder, self._me, self._clock = Path(folder), me, clock
+        self._roster = Roster(self._folder, me, lease_seconds=LEASE_SECONDS)
+        self._first_beat: dict[str, int] = {}
+        self._tails = {
+            s: FolderTail(self._folder / f"step{s}", curves=False, patience_s=patience_s) for s in (1, 2)
+        }
+        self._done: dict[int, dict[int, _Done]] = {1: {}, 2: {}}
+        self._flop: dict[tuple[int, int], float] = {}
+        self._draws_left = _MOST_DRAWS
+        self._promoted: tuple[tuple[int, int], dict[int, Sequence[int]]] | None = None
+        self._stamp: tuple | None = None
+        self._description: dict | None = None
+        self._config: Config | None = None
+        self._problem: str | None = None
+
+    def look(self) -> Overview:
+        """The study now."""
+        self._read_description()
+        for step, tail in self._tails.items():
+            for record in tail.poll():
+                self._done[step][record["trial"]] = self._kept(record)
+        members = self._members()
+        steps = tuple(self._step(step, members) for step in (1, 2)) if self._config else ()
+        prepared = (self._description or {}).get("prepared") or {}
+        problems = [self._problem] if self._problem else []
+        return Overview(
+            folder=self._folder,
+            begun=self._description is not None,
+            error_units=prepared.get("error_units"),
+            members=tuple(members),
+            steps=steps,
+            groups=tuple(self._groups()),
+            problems=tuple(problems + [p for t in self._tails.values() for p in t.damaged]),
+        )
+
+    # -- the description ----------------------------------------------------------------------------------------------
+
+    def _read_description(self) -> None:
+        path = self._folder / "study.json"
+        try:
+            stat = path.stat()
+            stamp = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+            if stamp == self._stamp:
+                return
+            self._description = json.loads(path.read_text(encoding="utf-8"))
+            self._config = Config.from_dict(self._description["config"], str(path))
+            self._space = Space(self._config)
+            self._stamp, self._problem = stamp, None
+            self._flop.clear()
+        except FileNotFoundError:
+            self._problem = None if self._folder.is_dir() else f"{self._folder} does not exist"
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SearchError) as error:
+            self._problem = f"{path} cannot be read: {error}"
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    def _kept(self, r: dict) -> _Done:
+        complete = r["state"] == "complete"
+        mse = r["validation_mse"] if complete else None
+        best = None
+        if complete:
+            best = Best(
+                trial=r["trial"],
+                mse=mse,
+                num_parameters=r["num_parameters"],
+                hidden=tuple(r["hidden"]),
+                epochs=r["epochs"],
+            )
+        slim = {k: r.get(k) for k in ("trial", "state", "validation_mse", "num_parameters", "error")}
+        return _Done(
+            mse=mse,
+            flop=self._cost(r["step"], r["hidden"], r["train"]),
+            finished=datetime.fromisoformat(r["finished"]).timestamp(),
+            seconds=r["seconds"],
+            best=best,
+            slim=slim,
+        )
+
+    def _cost(self, step: int, hidden: Sequence[int], train: Mapping) -> float:
+        """Arithmetic of a training that runs all its epochs, as `StudyContext.flop` has it."""
+        told = self._description or {}
+        prepared, columns = told.get("prepared") or {}, told.get("columns") or {}
+        if not prepared or not columns:
+            return 1.0
+        n, v = prepared["num_train"][str(step)], prepared["num_validation"][str(step)]
+        widths = (len(columns["inputs"]), *hidden, len(columns["outputs"]))
+        products = sum(a * b for a, b in itertools.pairwise(widths))
+        steps = -(-n // train["batch_size"])
+        epoch = 2.0 * (n * (3 * products - widths[0] * widths[1]) + v * products)
+        return train["max_epochs"] * (epoch + _OVERHEAD_FLOP * steps * (len(hidden) + 2))
+
+    def _missing_flop(self, step: int, missing: Sequence[int]) -> float:
+        """Arithmetic of trials that are not finished, from a part of them if they are many."""
+        if not missing:
+            return 0.0
+        stride = -(-len(missing) // _MOST_DRAWS)
+        known = [f for t in missing if (f := self._flop.get((step, t))) is not None]
+        if len(known) < min(len(missing), _MOST_DRAWS // 2):
+            for t in missing[::stride]:
+                self._draw(step, t)
+            known = [f for t in missing if (f := self._flop.get((step, t))) is not None]
+        return math.fsum(known) / len(known) * len(missing)
+
+    def _draw(self, step: int, trial: int) -> float:
+        if (step, trial) not in self._flop:
+            params = self._space.draw(trial)
+            recipe = vars(self._space.recipe(params, step))
+            self._flop[step, trial] = self._cost(step, self._space.hidden(params), recipe)
+        return self._flop[step, trial]
+
+    # -- steps -------------------------------------------------------------------------------------------------------
+
+    def _chosen(self, step: int) -> Sequence[int] | None:
+        """Trials of a step; None: not known yet."""
+        if step == 1:
+            return range(self._config.search.trials)
+        first = self._done[1]
+        if len(first) < self._config.search.trials:
+            return None
+        key = (len(first), hash(self._config.search))
+        if self._promoted is None or self._promoted[0] != key:
+            from hpo.promotion import promote
+
+            search = self._config.search
+            records = [first[t].slim for t in sorted(first) if t < search.trials]
+            chosen = promote(
+                records, top=search.num_top, light_top=search.light_top, light_factor=search.light_factor
+            )
+            self._promoted = (key, [p.trial for p in chosen])
+        return self._promoted[1]
+
+    def _step(self, step: int, members: Sequence[MemberView]) -> StepView:
+        chosen = self._chosen(step)
+        every = self._done[step]
+        in_step = every if chosen is None else {t: every[t] for t in chosen if t in every}
+        under_way = [r for m in members if m.alive for w in m.workers for r in w.trials if r.step == step]
+        running = list({r.trial: r for r in under_way if r.trial not in every}.values())  # a group's ranks share one
+        errors = Counter(d.slim["error"] for d in in_step.values() if d.mse is None)
+        best = sorted((d.best for d in in_step.values() if d.best), key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
+        rate, left = self._pace(step, chosen, in_step, running, members)
+        return StepView(
+            step=step,
+            total=None if chosen is None else len(chosen),
+            done=len(in_step),
+            failed=sum(d.mse is None for d in in_step.values()),
+            running=len(running),
+            best=tuple(best),
+            rate=rate,
+            seconds_left=left,
+            begun=min((d.finished - d.seconds for d in in_step.values()), default=None),
+            ended=max((d.finished for d in in_step.values()), default=None),
+            errors=tuple(errors.most_common(3)),
+        )
+
+    def _pace(self, step, chosen, done: Mapping[int, _Done], running: Sequence[Running], members):
+        """Trials per second, and seconds left: the arithmetic that is left at the rate of the last minutes."""
+        here = [m for m in members if m.alive]
+        if chosen is None or not here or len(done) >= len(chosen):
+            return None, None
+        now = self._clock()
+        recent = [d for d in done.values() if d.finished > now - _WINDOW_S]
+        begins = [d.finished - d.seconds for d in recent] + [now - r.seconds for r in running]
+        begin = max(now - _WINDOW_S, min(m.started for m in here), min(begins, default=now))
+        elapsed = now - begin
+        if elapsed <= 0.0:
+            return None, None
+        recent = [d for d in recent if d.finished > begin]
+        fraction = {r.trial: r.epoch / max(r.max_epochs, 1) for r in running}
+        work = math.fsum(d.flop * _part(d.finished - begin, d.seconds) for d in recent)
+        work += math.fsum(
+            self._draw(step, r.trial) * fraction[r.trial] * _part(elapsed, r.seconds) for r in running if r.epoch
+        )
+        rate = len(recent) / elapsed if recent else None
+        if work <= 0.0:
+            return rate, None
+        left = self._missing_flop(step, [t for t in chosen if t not in done])
+        left -= math.fsum(self._draw(step, t) * f for t, f in fraction.items() if f)
+        longest = max((r.seconds * (1.0 / f - 1.0) for r in running if (f := fraction[r.trial])), default=0.0)
+        return rate, max(elapsed * max(left, 0.0) / work, longest if len(running) >= len(chosen) - len(done) else 0.0)
+
+    # -- members -----------------------------------------------------------------------------------------------------
+
+    def _members(self) -> list[MemberView]:
+        found = []
+        for m in read_members(self._folder):
+            try:
+                found.append(self._member(m))
+            except (KeyError, TypeError, ValueError):  # a file of another version
+                continue
+        return sorted(found, key=lambda m: _natural(m.name))
+
+    def _member(self, m: dict) -> MemberView:
+        name, now = m["name"], self._clock()
+        age = max(0.0, now - m["now"])
+        first = self._first_beat.setdefault(name, m["beat"])
+        state = m["state"]
+        lease = m.get("lease_seconds", LEASE_SECONDS)
+        # clocks of hosts are compared only at the first look, until the counter is seen to move
+        if state != "left" and (self._roster.is_dead(name) or (m["beat"] == first and age > lease)):
+            state = "dead"
+        slurm = m.get("slurm")
+        workers = [self._worker(w, m["now"]) for w in m["workers"]] if state not in ("left", "dead") else []
+        return MemberView(
+            name=name,
+            host=m["host"],
+            state=state,
+            leader=bool(m["leader"]),
+            age_s=age,
+            started=datetime.fromisoformat(m["started"]).timestamp(),
+            job=f"{slurm['job']}.{slurm['task']}" if slurm else None,
+            workers=tuple(workers),
+            done=m["done"],
+            failed=m["failed"],
+            error=m.get("error"),
+        )
+
+    def _worker(self, w: dict, now: float) -> Worker:
+        return Worker(
+            slot=w["slot"],
+            device=w["device"],
+            state=w["state"],
+            trials=tuple(
+                Running(
+                    step=t["step"],
+                    trial=t["trial"],
+                    epoch=t["epoch"],
+                    max_epochs=t["max_epochs"],
+                    best_mse=t["best_mse"],
+                    seconds=max(0.0, now - t["since"]),
+                )
+                for t in w["trials"]
+            ),
+            memory_bytes=w.get("memory_bytes"),
+        )
+
+    def _groups(self) -> list[Group]:
+        found = []
+        for folder in sorted(self._folder.glob("groups/trial-*.a*")):
+            trial, _, attempt = folder.name.removeprefix("trial-").partition(".a")
+            opened, closed = (_published(folder / f"{name}.json") for name in ("open", "closed"))
+            if opened is None or (folder / "ended.json").exists() or not (trial.isdigit() and attempt.isdigit()):
+                continue
+            seats = [_published(p) for p in sorted(folder.glob("seat-*.json"))]
+            size = (closed or opened)["size"]
+            members = tuple(s["member"] for s in seats[:size] if s)
+            state = "training" if closed else "forming"
+            found.append(Group(trial=int(trial), attempt=int(attempt), state=state, size=size, members=members))
+        return found
+
+
+def _natural(name: str) -> list:
+    """Sorts task 2 before task 10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _published(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _part(inside: float, whole: float) -> float:
+    """Part of a training that lies inside the window."""
+    return min(1.0, inside / whole) if whole > 0.0 else 1.0
