@@ -5,8 +5,9 @@ Axis legend: N samples, C columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 
@@ -18,6 +19,7 @@ TRANSFORMS = ("none", "log", "log10", "sqrt", "logit")
 # radius and hygroscopicity do not.
 AUTO_LOG_RATIO = 3.0
 _LOGIT_MARGIN = 1e-6  # distance kept from 0 and 1, where logit is infinite
+_BLOCK_ROWS = 1 << 16  # rows looked at together: they and what is computed of them stay in the cache of a core
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,9 @@ class Normaliser:
 
         Parameters
         ----------
-        x_NC : (N, C) float64
-            Training samples, physical units.
+        x_NC : (N, C) array
+            Training samples, physical units. Anything that has a shape and gives float64 arrays for ranges of rows
+            will do: samples are looked at in blocks, never as a whole, and the result does not depend on the blocks.
         columns : (C,) sequence of Column
         transforms : str or mapping
             One name for all columns, or a name per variable or column, `default` for the rest. `auto` chooses
@@ -74,11 +77,12 @@ class Normaliser:
         ValueError
             An unknown transform or name, values outside a transform's domain, a constant column.
         """
-        x_NC = np.asarray(x_NC, dtype=np.float64)
-        if x_NC.ndim != 2 or x_NC.shape[1] != len(columns):
-            raise ValueError(f"samples have shape {x_NC.shape}; expected (samples, {len(columns)})")
+        if not hasattr(x_NC, "shape"):
+            x_NC = np.asarray(x_NC, dtype=np.float64)
+        if len(x_NC.shape) != 2 or x_NC.shape[1] != len(columns):
+            raise ValueError(f"samples have shape {tuple(x_NC.shape)}; expected (samples, {len(columns)})")
         chosen = resolve_transforms(transforms, columns)
-        minimum, maximum = x_NC.min(axis=0), x_NC.max(axis=0)
+        minimum, maximum = _range(x_NC)
         kinds, lower, upper = [], np.full(len(columns), -np.inf), np.full(len(columns), np.inf)
         for k, (column, kind) in enumerate(zip(columns, chosen, strict=True)):
             if kind == "auto":
@@ -86,7 +90,7 @@ class Normaliser:
             _check_domain(column, kind, minimum[k], maximum[k])
             if minimum[k] == maximum[k] and not allow_constant:
                 raise ValueError(
-                    f"column {column.name!r} is constant ({minimum[k]:g} {column.units}) over the {len(x_NC)} "
+                    f"column {column.name!r} is constant ({minimum[k]:g} {column.units}) over the {x_NC.shape[0]} "
                     "training samples: it tells a network nothing; leave it out of the inputs"
                 )
             if kind in ("log", "log10"):
@@ -100,10 +104,17 @@ class Normaliser:
         fitted = cls(tuple(kinds), lower, upper, 0 * unit, unit, minimum, maximum)
         if not standardise:
             return fitted
-        t_NC = fitted.transform(x_NC)
-        std = t_NC.std(axis=0)
+        ends = fitted.transform(np.stack([minimum, maximum]))  # every transform is monotonic
+        total = ExactSum(np.abs(ends).max(axis=0))
+        for block in _blocks(x_NC):
+            total.add(fitted.transform(block))
+        mean = total.mean()
+        squares = ExactSum(np.abs(ends - mean).max(axis=0) ** 2)
+        for block in _blocks(x_NC):
+            squares.add((fitted.transform(block) - mean) ** 2)
+        std = np.sqrt(squares.mean())
         std[minimum == maximum] = 1.0
-        return cls(tuple(kinds), lower, upper, t_NC.mean(axis=0), std, minimum, maximum)
+        return cls(tuple(kinds), lower, upper, mean, std, minimum, maximum)
 
     def transform(self, x_NC: np.ndarray) -> np.ndarray:
         """Transformed, not yet standardised, (N, C) float64."""
@@ -154,6 +165,53 @@ class Normaliser:
     def from_dict(cls, data: dict) -> Normaliser:
         arrays = {k: np.asarray(v, dtype=np.float64) for k, v in data.items() if k != "transforms"}
         return cls(transforms=tuple(data["transforms"]), **arrays)
+
+
+class ExactSum:
+    """Column sums that do not depend on the order of rows or on how they are grouped.
+
+    Numbers of known size are added as integers, in units of 2^-61 of the power of two above the bound. All digits of
+    a float64 fit in unless it is below 1/256 of the bound, and then those beyond are rounded off.
+
+    Parameters
+    ----------
+    bound_C : (C,) array
+        No number is larger in size.
+    """
+
+    def __init__(self, bound_C: np.ndarray):
+        # 62 bits for twice the bound: what is above it by a rounding fits in too
+        self._shift_C = 61 - np.frexp(bound_C)[1]
+        self._high = [0] * len(bound_C)
+        self._low = [0] * len(bound_C)
+        self.count = 0
+
+    def add(self, x_NC: np.ndarray) -> None:
+        """Add rows, at most 2^31 at a time."""
+        q_NC = np.rint(np.ldexp(x_NC, self._shift_C)).astype(np.int64)
+        for part, digits in ((self._high, q_NC >> 32), (self._low, q_NC & 0xFFFFFFFF)):
+            for k, more in enumerate(digits.sum(axis=0).tolist()):
+                part[k] += more
+        self.count += len(x_NC)
+
+    def mean(self) -> np.ndarray:
+        """Mean of all rows added, (C,) float64, rounded once."""
+        totals = ((high << 32) + low for high, low in zip(self._high, self._low, strict=True))
+        exact = (Fraction(t, self.count) * Fraction(2) ** -int(s) for t, s in zip(totals, self._shift_C, strict=True))
+        return np.array([float(m) for m in exact])
+
+
+def _blocks(x_NC) -> Iterator[np.ndarray]:
+    for start in range(0, x_NC.shape[0], _BLOCK_ROWS):
+        yield np.asarray(x_NC[start : start + _BLOCK_ROWS], dtype=np.float64)
+
+
+def _range(x_NC) -> tuple[np.ndarray, np.ndarray]:
+    """Least and largest value of each column; NaN where there is one."""
+    minimum, maximum = np.full(x_NC.shape[1], np.inf), np.full(x_NC.shape[1], -np.inf)
+    for block in _blocks(x_NC):
+        minimum, maximum = np.minimum(minimum, block.min(axis=0)), np.maximum(maximum, block.max(axis=0))
+    return minimum, maximum
 
 
 def resolve_transforms(transforms: str | Mapping[str, str], columns: Sequence[Column]) -> list[str]:

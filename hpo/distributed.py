@@ -206,6 +206,11 @@ class GroupTraining(Progress):
             ended = self._advance()
         except Diverged:
             raise
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            if self._meeting is None:
+                raise
+            self._part(error)  # one device has too little: no failure of the trial yet
+            raise GroupLost(f"out of memory on {self.data.device} of rank {self.rank}: {error}") from error
         except Exception as error:
             self._part(error)
             raise

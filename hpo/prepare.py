@@ -1,7 +1,8 @@
 """Training data of both steps, read once, normalised once, and shared by all workers.
 
 The normalised samples lie in `OUT/cache` as plain arrays that every worker maps: the operating system keeps one
-copy, however many workers there are. The cache can be removed at any time; it is made again when needed.
+copy, however many workers there are. Files may be larger than memory: all is read, looked at and written in blocks.
+The cache can be removed at any time; it is made again when needed.
 
 Axis legend: N samples, I inputs, O outputs.
 """
@@ -23,7 +24,7 @@ from emulator.split import Parts, split_rows
 from hpo.config import Config, DataConfig
 from hpo.errors import SearchError
 
-SCHEMA = 1
+SCHEMA = 2
 _BLOCK_ROWS = 1 << 17  # rows read and normalised at a time: 16 float64 columns are 16 MiB
 _RANGES = {"sigmoid": (0.0, 1.0), "tanh": (-1.0, 1.0)}  # what an output activation can give
 
@@ -41,6 +42,8 @@ class Prepared:
     outputs : Normaliser
     output_activation : str
         What `auto` became.
+    stream : bool
+        Training reads the samples from the files, chunk by chunk.
     """
 
     folder: Path
@@ -49,16 +52,27 @@ class Prepared:
     inputs: list[Normaliser]
     outputs: Normaliser
     output_activation: str
+    stream: bool = False
 
-    def arrays(self, variant: int) -> dict[str, np.ndarray]:
-        """Float32 arrays x_train (N, I), y_train (N, O), x_validation, y_validation, mapped copy-on-write."""
-        files = {
+    def files(self, variant: int) -> dict[str, Path]:
+        """Files of x_train (N, I), y_train (N, O), x_validation, y_validation: float32 arrays as NumPy saves them."""
+        names = {
             "x_train": f"x_train-{variant}",
             "y_train": "y_train",
             "x_validation": f"x_validation-{variant}",
             "y_validation": "y_validation",
         }
-        return {k: np.load(self.folder / f"{name}.npy", mmap_mode="c") for k, name in files.items()}
+        return {k: self.folder / f"{name}.npy" for k, name in names.items()}
+
+    def arrays(self, variant: int) -> dict[str, np.ndarray]:
+        """The same, mapped copy-on-write."""
+        return {k: np.load(path, mmap_mode="c") for k, path in self.files(variant).items()}
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of one variant's samples."""
+        rows = self.num_train + self.num_validation
+        return 4 * rows * (len(self.outputs.transforms) + len(self.inputs[0].transforms))
 
 
 def open_samples(data: DataConfig) -> SampleFile:
@@ -139,7 +153,6 @@ def prepare(
     SearchError
         Missing values, constant columns, values outside a transform's domain, an impossible output activation.
     """
-    key = {"schema": SCHEMA, **key}
     found = load(folder, key)
     if found is not None:
         return found
@@ -185,7 +198,7 @@ def _build(folder, samples, parts, input_transforms, output_transforms, output_a
     for raw in folder.glob("raw-*.npy"):
         raw.unlink()
     meta = {
-        "key": key,
+        "key": {"schema": SCHEMA, **key},
         "num_train": int(parts.train.size),
         "num_validation": int(parts.validation.size),
         "inputs": [n.to_dict() for n in inputs],
@@ -195,33 +208,46 @@ def _build(folder, samples, parts, input_transforms, output_transforms, output_a
     (folder / "prepared.json").write_text(json.dumps(meta))
 
 
-def _read(folder: Path, samples: SampleFile, rows: np.ndarray, name: str) -> dict[str, np.ndarray]:
-    """Raw float64 samples as arrays on disk, so that they need not fit into memory beside their transforms."""
-    shapes = {"x": len(samples.input_columns), "y": len(samples.output_columns)}
+def _read(folder: Path, samples: SampleFile, rows: np.ndarray, name: str) -> dict[str, _RawArray]:
+    """Raw float64 samples as arrays on disk, so that they need not fit into memory."""
     raw = {
-        k: np.lib.format.open_memmap(folder / f"raw-{k}_{name}.npy", "w+", np.float64, (rows.size, width))
-        for k, width in shapes.items()
+        "x": _RawArray(folder / f"raw-x_{name}.npy", (rows.size, len(samples.input_columns))),
+        "y": _RawArray(folder / f"raw-y_{name}.npy", (rows.size, len(samples.output_columns))),
     }
-    for start in range(0, rows.size, _BLOCK_ROWS):
-        stop = start + _BLOCK_ROWS
-        raw["x"][start:stop], raw["y"][start:stop] = samples.read(rows[start:stop])
+    with open(raw["x"].path, "wb") as x_file, open(raw["y"].path, "wb") as y_file:
+        for start in range(0, rows.size, _BLOCK_ROWS):
+            for file, block in zip((x_file, y_file), samples.read(rows[start : start + _BLOCK_ROWS]), strict=True):
+                block.tofile(file)
     return raw
 
 
-def _normalise(path: Path, raw_NC: np.ndarray, normaliser: Normaliser) -> None:
-    out = np.lib.format.open_memmap(path, "w+", np.float32, raw_NC.shape)
-    for start in range(0, len(raw_NC), _BLOCK_ROWS):
-        out[start : start + _BLOCK_ROWS] = normaliser.forward(raw_NC[start : start + _BLOCK_ROWS])
-    out.flush()
+class _RawArray:
+    """Float64 rows in a file, of which ranges can be had; read rather than mapped, so that nothing stays in memory."""
+
+    def __init__(self, path: Path, shape: tuple[int, int]):
+        self.path, self.shape = path, shape
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, _ = rows.indices(self.shape[0])
+        width = self.shape[1]
+        return np.fromfile(self.path, np.float64, (stop - start) * width, offset=8 * start * width).reshape(-1, width)
+
+
+def _normalise(path: Path, raw_NC: _RawArray, normaliser: Normaliser) -> None:
+    with open(path, "wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(file, header | {"shape": raw_NC.shape})
+        for start in range(0, raw_NC.shape[0], _BLOCK_ROWS):
+            normaliser.forward(raw_NC[start : start + _BLOCK_ROWS]).astype(np.float32).tofile(file)
 
 
 def load(folder: Path, key: dict) -> Prepared | None:
-    """What lies in the cache; None if it is nothing, or of another key. (`key` as for `prepare`.)"""
+    """What `prepare` left in a folder under that key; None if there is nothing, or something else."""
     try:
         meta = json.loads((folder / "prepared.json").read_text())
     except (OSError, ValueError):
         return None
-    if meta["key"] != json.loads(json.dumps(key)):
+    if meta["key"] != json.loads(json.dumps({"schema": SCHEMA, **key})):
         return None
     return Prepared(
         folder=folder,

@@ -13,6 +13,7 @@ from emulator.mlp import MLPSpec
 from hpo import distributed, groups
 from hpo.errors import Interrupted
 from hpo.recipe import Recipe
+from hpo.stream import StreamedData
 from hpo.train import Diverged, TrainingData
 
 SPEC = MLPSpec(num_inputs=3, hidden=(24, 16, 8), num_outputs=2)
@@ -152,3 +153,22 @@ def fails(training_of, recipe, victim):
 
 def _no_memory():
     raise MemoryError("no memory left")
+
+
+def streamed(training_of, recipe, folder, sizes):
+    """A training from files, from start to end."""
+    data = samples(torch.float64)
+    data = StreamedData(
+        files={n: Path(folder) / f"{n}.npy" for n in ("x_train", "y_train", "x_validation", "y_validation")},
+        device=torch.device("cpu"),
+        num_train=data.num_train,
+        num_validation=data.num_validation,
+        num_outputs=data.num_outputs,
+        dtype=data.dtype,
+        **sizes,
+    )
+    training = training_of(Recipe(**recipe), data)
+    while not training.done:
+        training.advance()
+    training.close()
+    return curves(training)

@@ -129,7 +129,8 @@ def test_the_death_of_a_rank_ends_the_group_at_once(tmp_path, victim):
 def test_an_error_of_one_rank_is_told_to_the_others(tmp_path):
     folder = tmp_path / "g"
     found = together(folder, 2, group_cases.fails, RECIPE | {"max_epochs": 100_000, "patience": 0}, 1)
-    assert [rank["error"] for rank in found] == ["GroupLost", "MemoryError"]
+    assert [rank["error"] for rank in found] == ["GroupLost", "GroupLost"]
+    assert found[1]["text"] == "out of memory on cpu of rank 1: no memory left"
     assert ended(folder) == "rank 1: MemoryError: no memory left"
 
 

@@ -1,9 +1,12 @@
 """Transforms, standardisation, and the same as tensors."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
+from emulator import normalise
 from emulator.mlp import _ColumnTransform
 from emulator.normalise import Normaliser, resolve_transforms
 from emulator.variables import Column, columns_of
@@ -26,6 +29,25 @@ def test_transformed_training_columns_have_mean_zero_and_spread_one(x):
     z = fit(x).forward(x)
     np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-12)  # 400 roundings of 1e-16
     np.testing.assert_allclose(z.std(axis=0), 1, rtol=1e-12)
+
+
+def test_statistics_are_the_same_bits_for_any_blocks_and_any_order_of_rows(x, monkeypatch):
+    want = fit(x).to_dict()
+    assert fit(x[np.random.default_rng(1).permutation(400)]).to_dict() == want
+    for rows in (1, 7, 399):
+        monkeypatch.setattr(normalise, "_BLOCK_ROWS", rows)
+        assert fit(x).to_dict() == want
+
+
+def test_statistics_are_exact():
+    column = [Column(name="q", units="kg", variable="q")]
+    rng = np.random.default_rng(2)
+    for scale in (1e-100, 1e-3, 1e100):
+        x = scale * (1e6 + rng.lognormal(0, 4, (3000, 1)))  # a mean far from 0, a tail far from the mean
+        n = Normaliser.fit(x, column)
+        mean = math.fsum(x[:, 0]) / 3000
+        assert n.mean[0] == pytest.approx(mean, rel=2e-16)  # one rounding, and one of the quotient here
+        assert n.std[0] == pytest.approx(math.sqrt(math.fsum((x[:, 0] - mean) ** 2) / 3000), rel=1e-15)
 
 
 def test_each_transform_is_the_function_it_is_named_after(x):
