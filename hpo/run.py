@@ -24,6 +24,7 @@ from hpo.space import Space
 from hpo.step1 import Step1Source
 from hpo.step2 import Step2Source
 from hpo.stop import StopSignals
+from hpo.stream import resolve_steps
 from hpo.study import Study
 from hpo.trial import StudyContext
 from hpo.workers import Pool
@@ -180,9 +181,17 @@ class _Search:
         prepared = prepare_steps(study.folder / "cache", config, samples, self._checksum, self._say, get=get)
         if prepared is None:
             return None
+        noted = study.description["prepared"]
+        # decided once: the order of samples depends on it, and so does every number that follows
+        if noted is None:
+            stream = resolve_steps(config.data.stream, prepared, self._options.devices)
+        else:
+            stream = noted.get("stream", {})
+        prepared = {step: replace(p, stream=stream.get(str(step), False)) for step, p in prepared.items()}
         if self._leadership.held:
             study.note(
                 prepared={
+                    "stream": stream,
                     "output_activation": prepared[2].output_activation,
                     "error_units": "physical" if prepared[2].outputs.is_identity else "standardised",
                     "input_transforms": [list(n.transforms) for n in prepared[2].inputs],
