@@ -163,6 +163,7 @@ class _Done:
 
     mse: float | None
     flop: float
+    used: float | None  # part of its epochs after which it was stopped
     finished: float
     seconds: float
     best: Best | None
@@ -255,6 +256,7 @@ class Observer:
         return _Done(
             mse=mse,
             flop=self._cost(r["step"], r["hidden"], r["train"]),
+            used=r["epochs"] / r["train"]["max_epochs"] if complete else None,
             finished=datetime.fromisoformat(r["finished"]).timestamp(),
             seconds=r["seconds"],
             best=best,
@@ -350,7 +352,10 @@ class Observer:
         if elapsed <= 0.0:
             return None, None
         recent = [d for d in recent if d.finished > begin]
-        fraction = {r.trial: r.epoch / max(r.max_epochs, 1) for r in running}
+        # A trial that stops early counts in full; so does the part of one under way, by what others have used.
+        used = [d.used for d in done.values() if d.used]
+        expected = math.fsum(used) / len(used) if used else 1.0
+        fraction = {r.trial: min(1.0, r.epoch / max(r.max_epochs, 1) / expected) for r in running}
         work = math.fsum(d.flop * _part(d.finished - begin, d.seconds) for d in recent)
         work += math.fsum(
             self._draw(step, r.trial) * fraction[r.trial] * _part(elapsed, r.seconds) for r in running if r.epoch
@@ -361,7 +366,7 @@ class Observer:
         left = self._missing_flop(step, [t for t in chosen if t not in done])
         left -= math.fsum(self._draw(step, t) * f for t, f in fraction.items() if f)
         longest = max((r.seconds * (1.0 / f - 1.0) for r in running if (f := fraction[r.trial])), default=0.0)
-        return rate, max(elapsed * max(left, 0.0) / work, longest if len(running) >= len(chosen) - len(done) else 0.0)
+        return rate, max(elapsed * max(left, 0.0) / work, longest)
 
     # -- members -----------------------------------------------------------------------------------------------------
 

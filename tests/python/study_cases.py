@@ -78,3 +78,51 @@ def describe(out, config, **more):
     }
     out.mkdir(parents=True, exist_ok=True)
     (out / "study.json").write_text(json.dumps(description))
+
+
+def member(out, name, *, host="node1", state="step 1", workers=(), now=None, beat=5, leader=False, **more):
+    """A member's file, as if on another host; `now` is seconds after BEGIN."""
+    clock = BEGIN.timestamp() + (0.0 if now is None else now)
+    content = {
+        "schema": 1,
+        "name": name,
+        "host": host,
+        "boot_id": "of another host",
+        "pid": 1,
+        "pid_start": "1",
+        "beat": beat,
+        "now": clock,
+        "started": BEGIN.isoformat(timespec="seconds"),
+        "state": state,
+        "leader": leader,
+        "devices": [w["device"] for w in workers],
+        "slurm": None,
+        "workers": list(workers),
+        "done": 3,
+        "failed": 0,
+        "rate": None,
+        "error": None,
+    }
+    (out / "members").mkdir(parents=True, exist_ok=True)
+    (out / "members" / f"{name}.json").write_text(json.dumps(content | more))
+
+
+def worker(slot, *trials, device="cpu", now=0.0, memory=None):
+    """A worker in a member's file; `trials`: (step, trial, epoch, seconds under way)."""
+    return {
+        "slot": slot,
+        "device": device,
+        "state": "busy" if trials else "idle",
+        "trials": [
+            {
+                "step": step,
+                "trial": trial,
+                "epoch": epoch,
+                "max_epochs": 100,
+                "best_mse": 1e-3 / epoch if epoch else None,
+                "since": BEGIN.timestamp() + now - seconds,
+            }
+            for step, trial, epoch, seconds in trials
+        ],
+        "memory_bytes": memory,
+    }
