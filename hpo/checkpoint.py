@@ -43,6 +43,14 @@ class Checkpoint:
             self.write(training, seconds)
 
     def write(self, training: Progress, seconds: float) -> None:
+        """Whatever the training does on its device is waited for.
+
+        Raises
+        ------
+        Diverged
+            It turns out only now.
+        """
+        training.settle()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_name(f".{self.path.name}.{self._writer}.{os.getpid()}")
         with open(temporary, "wb") as stream:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -27,9 +27,10 @@ ADAM_EPSILON = 1e-7
 # Validation rows taken through the network at a time: on a CPU few enough for the activations of a wide layer to
 # stay in the cache, on a GPU enough to fill it.
 VALIDATION_ROWS = {"cpu": 2048, "cuda": 1 << 16}
-# Arithmetic after which a training lets others look for signals: about 0.1 s of one core, of one GPU.
-_PIECE_FLOP = {"cpu": 5e9, "cuda": 2e12}
-_MAX_PIECE_STEPS = 64
+# An epoch is cut into pieces of about 0.1 s of one core, between which a training can be left and written down.
+_PIECE_FLOP = 1e10
+_MAX_PIECE_STEPS = 32
+_VALIDATION_PIECE_ROWS = 2048
 # A squared norm of the weights beyond this (float32's largest number) is divergence, though a sigmoid output may
 # hide it from the MSE.
 _LARGEST_SQUARED_NORM = 3.4e38
@@ -98,6 +99,17 @@ class Progress:
 
     def wait(self) -> None:
         """Until `waiting` is false."""
+
+    def settle(self) -> None:
+        """Wait for the device and take in what it has done, so that `state` can be asked for.
+
+        Raises
+        ------
+        Diverged
+        """
+
+    def close(self) -> None:
+        """It is not needed any more, whether done or not."""
 
     def agree_to_stop(self) -> None:
         """Come to a point at which all processes that train this together can stop; alone, any point will do."""
@@ -233,7 +245,7 @@ class Training(Progress):
     def _begin_epoch(self) -> None:
         data = self.data
         self._order_state = self._order.get_state()
-        order_N = torch.randperm(len(data.x_train_NI), generator=self._order)
+        order_N = epoch_order(data.num_train, self._order)
         self._order_N = order_N.to(data.device, non_blocking=True)
         self._train_sum = torch.zeros((), dtype=torch.float64, device=data.device)
         self._validation_sum = torch.zeros((), dtype=torch.float64, device=data.device)
@@ -275,10 +287,10 @@ class Training(Progress):
         fresh = not moments[0]
         updates = 0 if fresh else int(moments[0]["step"])
         return self._progress_state() | {
-            "weights": _flat(self._weights),
-            "best": _flat(self._best),
-            "first_moment": None if fresh else _flat([m["exp_avg"] for m in moments]),
-            "second_moment": None if fresh else _flat([m["exp_avg_sq"] for m in moments]),
+            "weights": flat_weights(self._weights),
+            "best": flat_weights(self._best),
+            "first_moment": None if fresh else flat_weights([m["exp_avg"] for m in moments]),
+            "second_moment": None if fresh else flat_weights([m["exp_avg_sq"] for m in moments]),
             "updates": updates,
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,
@@ -305,7 +317,8 @@ class Training(Progress):
             self._validation_sum += state["sums"][1]
 
 
-def _flat(tensors: list[torch.Tensor]) -> torch.Tensor:
+def flat_weights(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
+    """One after the other, on the CPU."""
     return torch.cat([t.detach().flatten() for t in tensors]).cpu()
 
 
@@ -324,16 +337,20 @@ class Piece:
     stop: int
 
 
+def epoch_order(num_samples: int, generator: torch.Generator) -> torch.Tensor:
+    """Order of the samples in the next epoch, on the CPU: the same for every kind of training and device."""
+    return torch.randperm(num_samples, generator=generator)
+
+
 def pieces_of_an_epoch(spec: MLPSpec, recipe: Recipe, data: TrainingData) -> list[Piece]:
-    """How an epoch is cut up so that no piece takes long; the same for every kind of training on a kind of device."""
-    flop = _PIECE_FLOP[data.device.type]
+    """How an epoch is cut up so that no piece takes long; the same for every kind of training and device."""
     pieces = []
     for train, batch, num_samples in (
         (True, recipe.batch_size, data.num_train),
-        (False, VALIDATION_ROWS[data.device.type], data.num_validation),
+        (False, _VALIDATION_PIECE_ROWS, data.num_validation),
     ):
         one = training_flop(spec, batch, 0, 1) if train else training_flop(spec, 0, batch, 1)
-        rows = batch * max(1, min(_MAX_PIECE_STEPS, int(flop / one)))
+        rows = batch * max(1, min(_MAX_PIECE_STEPS, int(_PIECE_FLOP / one)))
         pieces += [Piece(train, k, min(k + rows, num_samples)) for k in range(0, num_samples, rows)]
     return pieces
 

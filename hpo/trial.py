@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,10 +16,15 @@ from emulator.variables import Column
 from hpo.checkpoint import Checkpoint, checkpoint_path
 from hpo.checkpoint import remove_checkpoint as remove_checkpoint
 from hpo.config import Config
-from hpo.errors import Interrupted
+from hpo.distributed import group_training
+from hpo.errors import GroupLost, Interrupted
+from hpo.flat import FlatTraining
+from hpo.fleet import Fleet, Flight, Landing, OutOfMemory, check_precision, use_precision
+from hpo.groups import Seat
 from hpo.prepare import Prepared
 from hpo.recipe import Recipe
 from hpo.space import Space, torch_seed
+from hpo.stream import StreamedData, open_data
 from hpo.train import Diverged, Outcome, Progress, Training, TrainingData, outcome_of, training_flop
 
 RECORD_SCHEMA = 1
@@ -28,21 +32,6 @@ RECORD_SCHEMA = 1
 _ADVANCE_SECONDS = 0.2
 # A trial of step 1 that has come no further than this is begun anew rather than written down when it is interrupted.
 _WORTH_WRITING_SECONDS = 1.0
-# Between two looks at a device on which all trials are at work.
-_POLL_SECONDS = 1e-4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Seat:
-    """A worker's place in the group of processes that train one trial together.
-
-    `folder` is where the group meets, `attempt` tells its meetings apart.
-    """
-
-    rank: int
-    size: int
-    attempt: str
-    folder: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +88,24 @@ class StudyContext:
 _OVERHEAD_FLOP = 3e6
 
 
-@dataclass
-class _Flight:
-    """A trial under way."""
+@dataclass(frozen=True)
+class _Plan:
+    """A task and what follows from it."""
 
     task: Task
     params: Mapping[str, object]
     spec: MLPSpec
     recipe: Recipe
-    training: Progress
     checkpoint: Checkpoint
-    since: float
-    seconds: float
+
+    @property
+    def writes(self) -> bool:
+        """Whether checkpoints and the record are this worker's affair."""
+        return self.task.seat is None or self.task.seat.rank == 0
 
 
 class TrialRunner:
-    """Runs the trials of one study in this process: one after the other, or several at once.
+    """Runs the trials of one study in this process: one after the other on a CPU, several at once on a GPU.
 
     Parameters
     ----------
@@ -123,197 +114,144 @@ class TrialRunner:
     name : str
         Of the worker, for the records.
     capacity : int, optional
-        Trials that may be under way at once.
+        Trials that may be under way at once; None: as fits the device.
 
     Attributes
     ----------
     capacity : int
+
+    Raises
+    ------
+    SearchError
+        The device cannot do what the study wants of it.
     """
 
     def __init__(self, context: StudyContext, device: torch.device, name: str, capacity: int | None = None):
         self.context, self.device, self.name = context, device, name
-        self.capacity = capacity or 1
         self.space = context.space
-        self._data: dict[tuple[int, int], TrainingData] = {}
-        self._flights: list[_Flight] = []
-        self._alone: deque[Task] = deque()  # for which there was no memory beside others
-        self._later: deque[Task] = deque()  # which came while one of those waits or runs
-        self._finished: list[tuple[Task, dict | Exception | None]] = []
+        search = context.config.search
+        check_precision(search.precision, search.engine, device)
+        use_precision(search.precision, device)
+        self._fleet = Fleet(device, capacity)
+        self.capacity = self._fleet.capacity
+        self._plans: dict[tuple[int, int], _Plan] = {}
+        self._data: dict[tuple[int, int], TrainingData | StreamedData] = {}
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Memory of the device that this process holds; None on a CPU."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
 
     def start(self, task: Task) -> None:
         """Take a trial on. It goes on from its checkpoint, if there is one."""
-        (self._later.append if self._alone else self._begin)(task)
+        context, space = self.context, self.space
+        params = space.draw(task.trial)
+        path = checkpoint_path(context.folder, task.step, task.trial)
+        plan = _Plan(
+            task=task,
+            params=params,
+            spec=context.spec(space, params),
+            recipe=space.recipe(params, task.step),
+            checkpoint=Checkpoint(path, context.config.search.checkpoint_seconds, self.name),
+        )
+        key = (task.step, task.trial)
+        self._plans[key] = plan
+        self._fleet.start(key, lambda lane: self._training(plan, lane))
 
     def advance(self) -> list[tuple[Task, dict | Exception | None]]:
         """Work for about 0.2 s, less when a trial ends; what has ended comes with its record.
 
         The record is None for a seat other than the first: the first one's says it all. Networks are saved before.
-        An exception is something unforeseen in that trial alone.
+        An exception is something unforeseen in that trial alone, or `Interrupted`: another seat stops the trial.
         """
-        until = time.monotonic() + _ADVANCE_SECONDS
-        while not self._finished and time.monotonic() < until:
-            if not self._flights and not self._begin_waiting():
-                break
-            start, flying = time.perf_counter(), list(self._flights)
-            ready = [f for f in flying if not f.training.waiting]
-            for flight in ready:
-                self._advance(flight)
-            if not ready:
-                time.sleep(_POLL_SECONDS)
-            share = (time.perf_counter() - start) / max(1, len(flying))
-            for flight in flying:
-                flight.seconds += share
-        finished, self._finished = self._finished, []
-        return finished
+        landed = self._fleet.advance(_ADVANCE_SECONDS, self._write_if_due)
+        return [(self._plans[landing.key].task, self._result(landing)) for landing in landed]
 
     def running(self) -> list[dict]:
         """What is under way: plain data for people to see."""
         return [
             {
-                "step": f.task.step,
-                "trial": f.task.trial,
-                "epoch": f.training.epoch,
-                "max_epochs": f.recipe.max_epochs,
-                "best_mse": f.training.best_mse if f.training.best_epoch else None,
-                "since": f.since,
+                "step": flight.key[0],
+                "trial": flight.key[1],
+                "epoch": flight.training.epoch,
+                "max_epochs": flight.training.recipe.max_epochs,
+                "best_mse": flight.training.best_mse if flight.training.best_epoch else None,
+                "since": flight.since,
             }
-            for f in self._flights
+            for flight in self._fleet.flights
         ]
 
     def interrupt(self) -> None:
         """Write down what is under way, if it ran long enough to matter, and forget it."""
-        for flight in self._flights:
-            flight.training.agree_to_stop()
-            flight.training.wait()
-            if flight.task.step == 2 or flight.seconds >= _WORTH_WRITING_SECONDS:
-                self._write(flight)
-        for store in (self._flights, self._alone, self._later):
-            store.clear()
+        for flight in self._fleet.flights:
+            plan, training = self._plans[flight.key], flight.training
+            with contextlib.suppress(GroupLost, Diverged):  # found out at a repetition
+                training.agree_to_stop()
+                if plan.writes and (plan.task.step == 2 or flight.seconds >= _WORTH_WRITING_SECONDS):
+                    plan.checkpoint.write(training, flight.seconds)
+        self._fleet.forget()
+        self._plans.clear()
 
-    def run(self, task: Task, stopping: Callable[[], bool]) -> dict | None:
-        """One trial from start to end.
-
-        Raises
-        ------
-        Interrupted
-            `stopping` returned true; the trial can be taken up again.
-        """
-        self.start(task)
-        while not (finished := self.advance()):
-            if stopping():
-                self.interrupt()
-                raise Interrupted
-        ((_, result),) = finished
-        if isinstance(result, Exception):
-            raise result
-        return result
-
-    def _begin(self, task: Task) -> None:
-        try:
-            self._flights.append(self._flight(task))
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            self._out_of_memory(task, error)
-        except Exception as error:
-            self._finished.append((task, error))
-
-    def _begin_waiting(self) -> bool:
-        """Begin the next trial that needs the device alone, or all that waited for those; false if there is none."""
-        if self._alone:
-            self._begin(self._alone.popleft())
-            return True
-        waited, self._later = self._later, deque()
-        for task in waited:
-            self.start(task)
-        return bool(waited)
-
-    def _out_of_memory(self, task: Task, error: Exception) -> None:
-        """Run it again when nothing else is under way; if nothing else was, it has failed."""
-        if self._flights:
-            self._alone.append(task)
-            return
-        record = failed_record(self.context, task, f"out of memory on {self.device}: {error}", self.name)
-        self._finished.append((task, record))
-
-    def _flight(self, task: Task) -> _Flight:
-        context, space = self.context, self.space
-        params = space.draw(task.trial)
-        spec, recipe = context.spec(space, params), space.recipe(params, task.step)
-        data = self._samples(task.step, space.input_transforms.index(space.transforms(params)))
+    def _training(self, plan: _Plan, lane) -> tuple[Progress, float]:
+        task, space, search = plan.task, self.space, self.context.config.search
+        data = self._samples(task.step, space.input_transforms.index(space.transforms(plan.params)))
         seeds = {
             f"{what}_seed": torch_seed(space.seed, task.trial, f"{what} of step {task.step}")
             for what in ("weights", "batch")
         }
-        training = Training(spec, recipe, data, **seeds)
-        path = checkpoint_path(context.folder, task.step, task.trial)
-        checkpoint = Checkpoint(path, context.config.search.checkpoint_seconds, self.name)
-        return _Flight(
-            task=task,
-            params=params,
-            spec=spec,
-            recipe=recipe,
-            training=training,
-            checkpoint=checkpoint,
-            since=time.time(),
-            seconds=checkpoint.restore(training),
-        )
+        training: Progress
+        if task.seat is not None or isinstance(data, StreamedData):
+            training = group_training(task.seat, plan.spec, plan.recipe, data, **seeds)
+        elif search.engine == "plain":
+            training = Training(plan.spec, plan.recipe, data, **seeds)
+        else:
+            training = FlatTraining(plan.spec, plan.recipe, data, **seeds, precision=search.precision, lane=lane)
+        return training, plan.checkpoint.restore(training) if plan.writes else 0.0
 
-    def _advance(self, flight: _Flight) -> None:
-        """The next piece of a trial's work; one that ends leaves."""
-        training = flight.training
-        result: dict | Exception | None
-        try:
-            training.advance()
-            if not training.done:
-                if self._writes(flight):
-                    flight.checkpoint.write_if_due(training, flight.seconds)
-                return
-            result = self._result(flight, None)
-        except Diverged as reason:
-            result = self._result(flight, str(reason))
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            self._flights.remove(flight)
-            self._out_of_memory(flight.task, error)
-            return
-        except Interrupted as reason:  # by another seat
-            self._write(flight)
-            result = reason
-        except Exception as error:
-            result = error
-        self._flights.remove(flight)
-        self._finished.append((flight.task, result))
+    def _write_if_due(self, flight: Flight) -> None:
+        plan = self._plans[flight.key]
+        if plan.writes:
+            plan.checkpoint.write_if_due(flight.training, flight.seconds)
 
-    @staticmethod
-    def _writes(flight: _Flight) -> bool:
-        return flight.task.seat is None or flight.task.seat.rank == 0
-
-    def _write(self, flight: _Flight) -> None:
-        if self._writes(flight):
-            flight.checkpoint.write(flight.training, flight.seconds)
-
-    def _result(self, flight: _Flight, error: str | None) -> dict | None:
-        if not self._writes(flight):
+    def _result(self, landing: Landing) -> dict | Exception | None:
+        """Record of a trial that has ended, or what else became of it."""
+        plan, flight, error = self._plans.pop(landing.key), landing.flight, landing.error
+        if isinstance(error, OutOfMemory):
+            return failed_record(self.context, plan.task, f"out of memory on {self.device}: {error}", self.name)
+        if isinstance(error, Interrupted) and plan.writes:
+            plan.checkpoint.write(flight.training, flight.seconds)
+        if error is not None and not isinstance(error, Diverged):
+            return error
+        if not plan.writes:
             return None
-        task, search = flight.task, self.context.config.search
-        outcome = outcome_of(flight.training, flight.seconds, error)
+        task, search = plan.task, self.context.config.search
+        outcome = outcome_of(flight.training, flight.seconds, None if error is None else str(error))
         model = None
         if outcome.weights is not None and (task.step == 2 or search.keep_step1_models):
             model = f"step{task.step}/models/trial-{task.trial:06d}.pt"
-            self._save(self.context.folder / model, task, flight.params, flight.spec, flight.recipe, outcome)
-        return make_record(task, flight.params, flight.spec, flight.recipe, outcome, worker=self.name, model=model)
+            self._save(self.context.folder / model, task, plan.params, plan.spec, plan.recipe, outcome)
+        return make_record(task, plan.params, plan.spec, plan.recipe, outcome, worker=self.name, model=model)
 
-    def _samples(self, step: int, variant: int) -> TrainingData:
+    def _samples(self, step: int, variant: int) -> TrainingData | StreamedData:
         if (step, variant) not in self._data:
             for other in [k for k in self._data if k[0] != step]:
                 del self._data[other]
-            arrays = self.context.prepared[step].arrays(variant)
-            tensors = {k: torch.from_numpy(v).to(self.device) for k, v in arrays.items()}
-            self._data[step, variant] = TrainingData(
-                x_train_NI=tensors["x_train"],
-                y_train_NO=tensors["y_train"],
-                x_validation_NI=tensors["x_validation"],
-                y_validation_NO=tensors["y_validation"],
-            )
+            self._data[step, variant] = self._open(step, variant)
         return self._data[step, variant]
+
+    def _open(self, step: int, variant: int) -> TrainingData | StreamedData:
+        prepared = self.context.prepared[step]
+        if prepared.stream:
+            return open_data(prepared, variant, self.device)
+        tensors = {k: torch.from_numpy(v).to(self.device) for k, v in prepared.arrays(variant).items()}
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # lanes have streams of their own
+        return TrainingData(
+            x_train_NI=tensors["x_train"],
+            y_train_NO=tensors["y_train"],
+            x_validation_NI=tensors["x_validation"],
+            y_validation_NO=tensors["y_validation"],
+        )
 
     def _save(self, path, task, params, spec, recipe, outcome) -> None:
         context = self.context
