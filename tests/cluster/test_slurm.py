@@ -1,18 +1,25 @@
-"""The search inside real SLURM jobs: it runs, and a cancelled job costs no finished trial."""
+"""The search inside real SLURM jobs, on two nodes: however they come, go and fail, it ends as in one process."""
 
 import json
-import shlex
+import os
+import re
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
 import netCDF4
 import numpy as np
 import pytest
+import torch
 from slurm_sandbox import SlurmSandbox, missing
 
 from emulator.records import read_folder
+from hpo.slurm import SlurmConfig, render, submit
 
 ROOT = Path(__file__).parents[2]
+TRIALS, TOP = 24, 4
+LEASE_SECONDS = 4.0  # what a node that was switched off costs before others take its trials
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"a private SLURM needs {', '.join(missing())}")
 
@@ -21,6 +28,14 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=f"a private SLURM needs 
 def slurm(tmp_path_factory):
     with SlurmSandbox(tmp_path_factory.mktemp("slurm")) as sandbox:
         yield sandbox
+
+
+@pytest.fixture(autouse=True)
+def environment(slurm, monkeypatch):
+    """SLURM's programs find the sandbox, and the search is this tree's."""
+    for name in ("SLURM_CONF", "PATH"):
+        monkeypatch.setenv(name, slurm.environment[name])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +53,11 @@ def samples(tmp_path_factory):
     return path
 
 
-def batch_script(folder, samples, out, trials):
-    config = folder / "search.toml"
-    config.write_text(
+@pytest.fixture(scope="module")
+def config(samples):
+    """A search of about 20 seconds in one process: trials of a second or so, to be caught at work."""
+    path = samples.with_name("search.toml")
+    path.write_text(
         f"""
         [data]
         path = {json.dumps(str(samples))}
@@ -50,24 +67,45 @@ def batch_script(folder, samples, out, trials):
         depth = {{low = 1, high = 3}}
         widths = [8, 16, 32]
         [train]
-        max_epochs = 60
-        patience = 60
+        max_epochs = 40
+        patience = 40
         batch_size = 64
         [search]
-        trials = {trials}
+        trials = {TRIALS}
         p_subset = 0.5
-        top = 3
+        top = {TOP}
+        checkpoint_seconds = 0.5
+        [step2]
+        max_epochs = 60
         """
     )
-    command = [sys.executable, "-m", "hpo.search", "--config", str(config), "--out", str(out)]
-    script = folder / "job.sh"
-    script.write_text(f"#!/bin/bash\n#SBATCH -n1 -c2\ncd {shlex.quote(str(ROOT))}\nexec {shlex.join(command)}\n")
-    return script
+    return path
 
 
-def submit(slurm, script, log):
-    done = slurm.run("sbatch", "--parsable", f"--output={log}", str(script))
-    return done.stdout.strip()
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """The search in one process of this machine."""
+    out = tmp_path_factory.mktemp("undisturbed") / "study"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run(search(config, out, workers=2), check=True, env=environment, capture_output=True, timeout=300)
+    return out
+
+
+def search(config, out, *arguments, workers=1):
+    command = [sys.executable, "-m", "hpo.search", "--config", config, "--out", out, "--device", "cpu"]
+    command += ["--workers", workers, "--lease-seconds", LEASE_SECONDS, *arguments]
+    return [str(part) for part in command]
+
+
+def start(config, out, *arguments, **table):
+    """Submit a search of our own script; the number of its job."""
+    settings = SlurmConfig.from_table({"nodes": 2, "tasks_per_node": 2} | table)
+    return submit(render(settings, search(config, out, *arguments), out=out, chdir=out.parent), out)
+
+
+def printed(out):
+    """What the jobs of a study have said, for a failure's message."""
+    return "\n".join(f"--- {p}\n{p.read_text(errors='replace')[-4000:]}" for p in sorted((out / "slurm").glob("*.log")))
 
 
 def outcome(out):
@@ -75,29 +113,174 @@ def outcome(out):
     return [[{k: r[k] for k in kept} for r in read_folder(out / step)] for step in ("step1", "step2")]
 
 
-def test_a_cancelled_job_resubmitted_ends_as_an_uninterrupted_one(slurm, samples, tmp_path):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    script = batch_script(tmp_path, samples, whole, trials=12)
-    job = submit(slurm, script, tmp_path / "whole.log")
-    assert slurm.wait_for(job, "COMPLETED", "FAILED", timeout=180) == "COMPLETED", (tmp_path / "whole.log").read_text()
+def num_records(out):
+    return sum(path.read_bytes().count(b"\n") for path in out.glob("step*/worker-*.jsonl"))
 
-    script = batch_script(tmp_path, samples, cut, trials=12)
-    job = submit(slurm, script, tmp_path / "cut-1.log")
-    slurm._poll(lambda: len(read_folder(cut / "step1")), lambda n: n >= 3, "three trials on disk", 120)
+
+def num_recorded(out, step):
+    return sum(path.read_bytes().count(b"\n") for path in out.glob(f"{step}/worker-*.jsonl"))
+
+
+def members(out):
+    found = []
+    for path in sorted((out / "members").glob("*.json")):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def wait_for_records(slurm, out, least):
+    slurm.poll(lambda: num_records(out), lambda n: n >= least, f"{least} records in {out}\n{printed(out)}", 120)
+
+
+def wait_for_end(slurm, job, out, expected="COMPLETED", timeout=240):
+    ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+    state = slurm.wait_for(job, *ends, timeout=timeout)
+    assert state == expected, printed(out)
+
+
+def test_launch_submits_follows_and_ends_as_one_process(slurm, config, undisturbed, tmp_path):
+    out, here = tmp_path / "a study", tmp_path / "search.toml"
+    here.write_text(f"{config.read_text()}\n[slurm]\nnodes = 2\ntasks_per_node = 2\n")
+    command = [*search(here, out), "--launch", "slurm"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr + printed(out)
+    job = re.match(r"job (\d+) submitted", done.stdout)[1]
+    assert f"job {job}: RUNNING on node[1-2]\n" in done.stdout
+    assert f"job {job}: COMPLETED\n" in done.stdout
+    assert f"{TRIALS}/{TRIALS}" in done.stdout, "the leader's lines are not shown"
+    assert outcome(out) == outcome(undisturbed)
+    writers = {r["worker"].split("-")[0] for step in ("step1", "step2") for r in read_folder(out / step)}
+    assert writers == {f"{job}.{task}" for task in range(4)}, "not every task had a part in it"
+
+
+def test_a_node_that_fails_costs_no_trial_and_does_not_end_the_others(slurm, config, undisturbed, tmp_path):
+    out = tmp_path / "study"
+    job = start(config, out)
+    wait_for_records(slurm, out, 8)
+    slurm.kill_node("node2")
+    try:
+        slurm.poll(lambda: num_recorded(out, "step2"), lambda n: n >= TOP, f"the end\n{printed(out)}", 120)
+        wait_for_end(slurm, job, out)
+    finally:
+        slurm.start_node("node2")
+        slurm.wait_until_idle()
+    assert outcome(out) == outcome(undisturbed)
+
+
+def test_a_dead_task_does_not_end_the_others_nor_make_the_job_fail(slurm, config, undisturbed, tmp_path):
+    out = tmp_path / "study"
+    job = start(config, out)
+    wait_for_records(slurm, out, 4)
+    inside = f"kill -9 {members(out)[-1]['pid']}"
+    node = members(out)[-1]["slurm"]["node"]
+    slurm.run("srun", f"--jobid={job}", "--overlap", "-N1", "-n1", f"--nodelist={node}", "bash", "-c", inside)
+    wait_for_end(slurm, job, out)
+    assert outcome(out) == outcome(undisturbed)
+
+
+def test_a_job_that_loses_its_first_node_ends_when_the_study_does(slurm, tmp_path):
+    """Its batch script is gone; a task of another node ends the job, which would hold that node for hours else."""
+    out = tmp_path / "study"
+    settings = SlurmConfig(nodes=2)
+    wait = "touch started-$SLURM_PROCID; until [ -e finished ]; do sleep 0.1; done"
+    job = submit(render(settings, ["bash", "-c", wait], out=out, chdir=tmp_path), out)
+    slurm.poll(lambda: len(list(tmp_path.glob("started-*"))), lambda n: n == 2, f"both tasks\n{printed(out)}", 60)
+    slurm.kill_node("node1")
+    slurm.run("scontrol", "update", "NodeName=node1", "State=DOWN", "Reason=test")  # slurmctld takes half a minute
+    (tmp_path / "finished").touch()
+    try:
+        wait_for_end(slurm, job, out, "CANCELLED")
+    finally:
+        slurm.start_node("node1")
+        slurm.wait_until_idle()
+    assert (out / "slurm" / f"{job}.0.ended.0").exists()
+
+
+def test_time_runs_out_and_the_job_requeues_itself_and_goes_on(slurm, config, undisturbed, tmp_path):
+    """Of its limit of one minute SLURM takes 20 to 50 s before the signal comes: it looks every 30 s."""
+    out, longer = tmp_path / "study", tmp_path / "longer.toml"
+    longer.write_text(f"{config.read_text().partition('[step2]')[0]}\n[step2]\nmax_epochs = 2500\npatience = 2500\n")
+    job = start(longer, out, time=1, signal_seconds=10)
+    slurm.wait_for(job, "RUNNING")
+    slurm.wait_for(job, "PENDING", timeout=90)
+    assert [m["state"] for m in members(out)] == ["left"] * 4, printed(out)
+    before = {r["trial"]: r for r in read_folder(out / "step1")}
+    kept = next((out / "step2" / "checkpoints").glob("trial-*.pt"))
+    checkpoint = torch.load(kept, weights_only=True)
+    checkpoint["training"]["train_curve"][0] = 123.0  # shows below that it was taken up, not begun again
+    torch.save(checkpoint, kept)
+    wait_for_end(slurm, job, out)
+    after, retrained = read_folder(out / "step1"), read_folder(out / "step2")
+    assert all(r == before[r["trial"]] for r in after if r["trial"] in before), "a finished trial was run again"
+    assert outcome(out)[0] == outcome(undisturbed)[0]
+    assert [r["state"] for r in retrained] == ["complete"] * TOP
+    assert sum(r["curve"]["train_mse"][0] == 123.0 for r in retrained) == 1
+
+
+def test_a_job_that_has_to_make_room_goes_back_into_the_queue(slurm, tmp_path):
+    """Preempted, its tasks leave within the grace time; without more, SLURM would call the job failed."""
+    out = tmp_path / "study"
+    member = """
+    trap "exit 143" TERM
+    touch started-$SLURM_PROCID
+    until [ ${SLURM_RESTART_COUNT:-0} = 1 ]; do sleep 0.1; done
+    """
+    job = submit(render(SlurmConfig(nodes=2), ["bash", "-c", member], out=out, chdir=tmp_path), out)
+    slurm.poll(lambda: len(list(tmp_path.glob("started-*"))), lambda n: n == 2, f"both tasks\n{printed(out)}", 60)
+    slurm.run("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null", "--wrap=true")
+    wait_for_end(slurm, job, out)
+    assert (
+        slurm.run("squeue", "--noheader", "--states=all", f"--jobs={job}", "--Format=RestartCnt").stdout.strip() == "1"
+    )
+
+
+def test_a_cancelled_job_resubmitted_ends_as_an_uninterrupted_one(slurm, config, undisturbed, tmp_path):
+    out = tmp_path / "study"
+    job = start(config, out)
+    wait_for_records(slurm, out, 6)
     slurm.run("scancel", job)
-    slurm.wait_for(job, "CANCELLED", timeout=60)
-    before = {r["trial"]: r for r in read_folder(cut / "step1")}
-    assert 3 <= len(before) < 12, "the job was meant to be cancelled half-way"
-
-    job = submit(slurm, script, tmp_path / "cut-2.log")
-    assert slurm.wait_for(job, "COMPLETED", "FAILED", timeout=180) == "COMPLETED", (tmp_path / "cut-2.log").read_text()
-    assert outcome(cut) == outcome(whole)
-    after = {r["trial"]: r for r in read_folder(cut / "step1")}
+    wait_for_end(slurm, job, out, "CANCELLED")
+    slurm.poll(lambda: [m["state"] for m in members(out)], lambda s: s == ["left"] * 4, f"members\n{printed(out)}", 20)
+    before = {r["trial"]: r for r in read_folder(out / "step1")}
+    assert 6 <= len(before) < TRIALS, "the job was meant to be cancelled half-way"
+    job = start(config, out)
+    wait_for_end(slurm, job, out)
+    assert outcome(out) == outcome(undisturbed)
+    after = {r["trial"]: r for r in read_folder(out / "step1")}
     assert all(after[t] == r for t, r in before.items()), "a finished trial was run again"
 
 
-def test_srun_starts_it_too(slurm, samples, tmp_path):
-    script = batch_script(tmp_path, samples, tmp_path / "study", trials=3)
-    done = slurm.run("srun", "-n1", "-c2", "bash", str(script), timeout=180, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(read_folder(tmp_path / "study" / "step2")) == 3
+def test_elements_of_a_job_array_join_late_and_leave(slurm, config, undisturbed, tmp_path):
+    """Six elements where four have room: two come when the first two have been cancelled."""
+    out = tmp_path / "study"
+    job = start(config, out, nodes=1, tasks_per_node=1, array="0-5")
+    wait_for_records(slurm, out, 3)
+    slurm.run("scancel", f"{job}_0", f"{job}_1")
+    ends = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL"}
+    states = slurm.poll(lambda: slurm.state(job).split(), lambda s: set(s) <= ends, f"the end\n{printed(out)}", 240)
+    assert sorted(states) == ["CANCELLED"] * 2 + ["COMPLETED"] * 4, printed(out)
+    assert outcome(out) == outcome(undisturbed)
+
+
+def test_srun_and_torchrun_start_members_too(slurm, config, undisturbed, tmp_path):
+    """By hand: two tasks by srun and two by torchrun join one study."""
+    out = tmp_path / "study"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    torchrun += search(config, out)[1:]
+    jobs = [
+        subprocess.Popen(
+            command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        )
+        for command in (["srun", "-N1", "-n2", *search(config, out)], ["srun", "-N1", "-n1", "-c2", *torchrun])
+    ]
+    try:
+        outputs = [job.communicate(timeout=240)[0] for job in jobs]
+    finally:
+        for job in jobs:
+            if job.poll() is None:
+                os.killpg(job.pid, signal.SIGKILL)
+    assert [job.returncode for job in jobs] == [0, 0], outputs
+    assert outcome(out) == outcome(undisturbed)
