@@ -41,6 +41,12 @@ class Leadership:
             self._crew.member.update(leader=True)
         return self.held
 
+    def has_finished(self) -> bool:
+        """Whether another member led the search to its end."""
+        leader = self._crew.leases.holder(_KEY)
+        content = self._crew.roster.read(leader) if leader not in (None, self._crew.member.name) else None
+        return content is not None and content["finished"]
+
     def begin(self, *, new_run: bool = True) -> None:
         """Keep the Optuna study from now on; note who runs the search, if there is anything to run."""
         if new_run:
@@ -59,7 +65,7 @@ class Leadership:
         if self.held:
             if not self._crew.leases.is_mine(_KEY):
                 self._drop()
-        elif self.take():
+        elif not self.has_finished() and self.take():
             self._study.reload()
             self.begin()
 

@@ -82,6 +82,7 @@ class Member:
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "state": "starting",
             "leader": False,
+            "lease_seconds": lease_seconds,
             "devices": devices,
             "slurm": _slurm(),
             "workers": [],
@@ -206,8 +207,9 @@ class Roster:
         if content is not None:
             if content["state"] == "left":
                 return True
-            if content["boot_id"] is not None and content["boot_id"] == self._boot:
-                return process_start(content["pid"]) != content["pid_start"]
+            here = content["boot_id"] is not None and content["boot_id"] == self._boot
+            if here and process_start(content["pid"]) != content["pid_start"]:
+                return True
         return self._clock() - self._moved[name] >= self.lease_seconds
 
     def others(self) -> list[dict]:

@@ -188,6 +188,10 @@ def test_a_death_on_the_same_host_is_seen_at_once(tmp_path):
     process.wait()
     write_member(tmp_path, "b", boot_id=boot_id(), pid=os.getpid(), pid_start="12")
     assert roster.is_dead("b"), "another process has the number now"
+    write_member(tmp_path, "c", boot_id=boot_id(), pid=os.getpid(), pid_start=process_start(os.getpid()))
+    assert not roster.is_dead("c")
+    clock.now += 31.0
+    assert roster.is_dead("c"), "a process that is there and does nothing (SIGSTOP) is dead too"
 
 
 def test_a_member_keeps_its_file_alive_and_says_that_it_left(tmp_path):
