@@ -26,7 +26,16 @@ from emulator.mlp import MLPSpec, build_mlp
 from hpo.errors import GroupLost, Interrupted
 from hpo.groups import Meeting, Seat, address_for, interface_of, local_address
 from hpo.recipe import Recipe
-from hpo.train import ADAM_EPSILON, VALIDATION_ROWS, Diverged, Piece, Progress, TrainingData, pieces_of_an_epoch
+from hpo.train import (
+    ADAM_EPSILON,
+    VALIDATION_ROWS,
+    Diverged,
+    Piece,
+    Progress,
+    TrainingData,
+    epoch_order,
+    pieces_of_an_epoch,
+)
 
 # A rank that does not answer for so long is lost. A dead process is noticed at once (its connections close); this is
 # for a host that went away without a word. The longest honest silence is that of rank 0 writing a checkpoint.
@@ -418,7 +427,7 @@ class _ResidentReader:
     def begin(self, order: torch.Generator, start: int) -> None:
         """Begin an epoch at row `start` of its order, which `order` gives."""
         data = self._data
-        self._order_N = torch.randperm(data.num_train, generator=order).to(data.device, non_blocking=True)
+        self._order_N = epoch_order(data.num_train, order).to(data.device, non_blocking=True)
         self._at = start
 
     def batch(self, num: int) -> tuple[torch.Tensor, torch.Tensor]:

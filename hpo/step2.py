@@ -114,6 +114,7 @@ class Step2Source:
         self._nothing_since: float | None = None
         self._running: set[int] = set()
         self._forming: _Forming | None = None
+        self._counted: tuple[float, int] | None = None
         self._losses: dict[int, tuple[int, float]] = {}  # of a trial's groups, since its checkpoint was last written
 
     # -- what a pool asks -----------------------------------------------------------------------------------------
@@ -201,12 +202,20 @@ class Step2Source:
         losses, written = self._losses.get(task.trial, (0, 0.0))
         if losses >= _MOST_LOSSES and written == self._checkpointed(task.trial):
             return 1
-        workers = _num_devices(self._devices) + sum(_num_devices(m["devices"]) for m in self._roster.others())
+        workers = self._workers()
         if self._ranks != "auto":
             return max(1, min(self._ranks, workers))
         left = sum(trial not in self._finished for trial in self._tasks)
         kind = self._devices[0].partition(":")[0]
         return min(_power_of_two(workers / max(1, left)), largest_group(self._context, task.trial, kind))
+
+    def _workers(self) -> int:
+        """Workers of all members that are alive."""
+        now = self._clock()
+        if self._counted is None or now - self._counted[0] >= _LOOK_S:
+            others = sum(_num_devices(m["devices"]) for m in self._roster.others())
+            self._counted = now, _num_devices(self._devices) + others
+        return self._counted[1]
 
     def _checkpointed(self, trial: int) -> float:
         try:
@@ -277,7 +286,7 @@ class Step2Source:
         members = groups.claimed(forming.folder)
         if len(members) != forming.seats:
             forming.seats, forming.changed = len(members), now
-        if len(members) < wish:
+        if len(members) < min(wish, self._workers()):
             if any(groups.attempt_of(f) < groups.attempt_of(forming.folder) for f in self._open_groups()):
                 self._give_up("its opener helps another group to form")
                 self._leases.release(f"step2-{forming.task.trial}")

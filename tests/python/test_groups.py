@@ -84,10 +84,11 @@ def seats(tasks):
     return [(t.trial, t.seat and (t.seat.rank, t.seat.size)) for t in tasks]
 
 
-def give_out(*sources):
-    """What members with one idle worker each are given in the end."""
+def give_out(cluster, *sources):
+    """What members with one idle worker each are given within two seconds."""
     given = {id(s): [] for s in sources}
-    for _ in range(6):
+    for _ in range(8):
+        cluster.now += 0.25
         for source in sources:
             given[id(source)] = given[id(source)] or source.take(1)
     return [task for tasks in given.values() for task in tasks]
@@ -138,11 +139,20 @@ def test_more_ranks_than_there_are_workers_are_not_waited_for(cluster):
     assert [s for _, s in seats(a.take(2))] == [(0, 2), (1, 2)]
 
 
+def test_workers_that_have_gone_are_not_waited_for(cluster):
+    a, _ = cluster.source("a"), cluster.source("b")
+    assert a.take(1) == []
+    cluster.dead.add("b")
+    cluster.now = 1.5
+    (task,) = a.take(1)
+    assert task.seat is None
+
+
 def test_groups_that_form_at_the_same_time_do_not_block_each_other(cluster):
     a, b = cluster.source("a"), cluster.source("b")
     for source in (a, b):  # neither has seen the other's
         source._open(source._next(), 2)
-    given = give_out(a, b)
+    given = give_out(cluster, a, b)
     assert sorted(s for _, s in seats(given)) == [(0, 2), (1, 2)] and len({t.trial for t in given}) == 1
     other = next(t for t in range(3) if t != given[0].trial and f"step2-{t}" in a._leases.taken("step2-"))
     assert a._leases.holder(f"step2-{other}") is None, "the trial that waited can be had by anyone"
@@ -167,7 +177,7 @@ def test_a_seat_whose_member_died_before_the_group_closed_ends_the_attempt(clust
     assert a.take(1) == []  # full, and one of them dead
     folders = groups.group_folders(cluster.folder / "groups")
     assert groups.ended(folders[0]) == "b died"
-    assert sorted(s for _, s in seats(give_out(c, a))) == [(0, 2), (1, 2)]
+    assert sorted(s for _, s in seats(give_out(cluster, c, a))) == [(0, 2), (1, 2)]
 
 
 def test_a_member_that_leaves_does_not_keep_others_waiting(cluster):
