@@ -142,7 +142,7 @@ class FlatTraining(Progress):
         self._layers = list(self._views())
         network = build_mlp(self.spec, torch.Generator().manual_seed(weights_seed))
         self._load(flat_weights(network.parameters()), self._weights)
-        # squared error of the training part and of the validation part, squared norm of the weights
+        # batch losses times batch size, squared errors of the validation part, squared norm of the weights
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.data.device)
         self._squared_norm = torch.zeros((), **kind)
 
@@ -255,12 +255,12 @@ class FlatTraining(Progress):
             self._epoch_rates = self._lane.put(torch.tensor(rates)) if self._lane.graphs else rates
 
     def _finish_epoch(self) -> bool:
-        data, num_outputs = self.data, self.spec.num_outputs
+        data = self.data
         train_sum, validation_sum, squared_norm = self._lane.fetched()
         self._ended, self._position = False, 0
         self._end_epoch(
-            train_sum / (data.num_train * num_outputs),
-            validation_sum / (data.num_validation * num_outputs),
+            train_sum / data.num_train,
+            validation_sum / (data.num_validation * data.num_outputs),
             squared_norm,
         )
         return True
@@ -304,7 +304,7 @@ class FlatTraining(Progress):
             if self._low is not None:
                 self._gradient.copy_(self._products)
             self._update(rate)
-        self._sums[0] += self._squared_errors[: len(batches)].sum(dtype=torch.float64)
+        self._sums[0] += self._squared_errors[: len(batches)].sum(dtype=torch.float64) / data.num_outputs
 
     def _forward(self, x_BI: torch.Tensor, outputs: list[torch.Tensor]) -> None:
         activation, last = self._activation, outputs[-1]
@@ -405,7 +405,7 @@ class FlatTraining(Progress):
             "updates": updates,
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,
-            "sums": [sums[0] / self.data.num_outputs, sums[1]] if self._position else [0.0, 0.0],
+            "sums": sums[:2] if self._position else [0.0, 0.0],
         }
 
     def restore(self, state: dict) -> None:
@@ -420,8 +420,7 @@ class FlatTraining(Progress):
             self._position = state["position"]
             if self._position:
                 self._begin_epoch()
-                train_sum, validation_sum = state["sums"]
-                self._sums.copy_(torch.tensor([train_sum * self.data.num_outputs, validation_sum, 0.0]))
+                self._sums[:2] = torch.tensor(state["sums"], dtype=torch.float64)
 
     def _load(self, flat: torch.Tensor, ours: torch.Tensor) -> None:
         """Into our flat buffer from one as `Progress.state` describes it."""

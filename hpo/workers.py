@@ -38,7 +38,7 @@ _STATE_S = 1.0
 # One thread per worker: a step of a small network is too short to share out. glibc gives large blocks back to the
 # kernel at every free, and page faults bring them in again; the thresholds (32 MiB is the largest that glibc takes for
 # mmap) keep them: about 4 % of the time.
-_ENVIRONMENT = {
+WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -336,8 +336,8 @@ def _record_file(context: StudyContext, step: int, worker: str) -> Path:
 def _worker_environment() -> Iterator[None]:
     """Variables of a new process, and signals blocked in it: Ctrl-C reaches the whole terminal and SLURM signals all
     processes of a job step; the member tells its workers when to stop."""
-    old = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
+    old = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
+    os.environ.update(WORKER_ENVIRONMENT)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     resource_tracker.ensure_running()  # the first start of it unblocks SIGINT and SIGTERM again
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
