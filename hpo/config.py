@@ -14,6 +14,7 @@ from pathlib import Path
 from hpo.dimensions import Choices, Range, parse_dimension
 from hpo.errors import SearchError
 from hpo.recipe import NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
+from hpo.slurm import SlurmConfig
 
 # Names as emulator.mlp and emulator.normalise know them; repeated here (a test compares) because those modules
 # import PyTorch, for which `--help` should not wait.
@@ -239,13 +240,17 @@ class SearchSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A whole search. `step2` holds values of [train] that step 2 replaces."""
+    """A whole search. `step2` holds values of [train] that step 2 replaces.
+
+    `slurm` says how it is run, not what is searched: it is no part of `to_dict`.
+    """
 
     data: DataConfig = field(default_factory=DataConfig)
     space: SpaceConfig = field(default_factory=SpaceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchSettings = field(default_factory=SearchSettings)
     step2: Mapping[str, object] = field(default_factory=dict)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self):
         _unknown_keys("step2", set(self.step2), RECIPE_FIELDS)
@@ -276,7 +281,7 @@ class Config:
             Unknown tables or keys, wrong types, values out of range; `source` is named.
         """
         try:
-            _unknown_keys("", set(tables), ("data", "space", "train", "search", "step2"))
+            _unknown_keys("", set(tables), ("data", "space", "train", "search", "step2", "slurm"))
             for name, table in tables.items():
                 _expect(f"[{name}]", table, isinstance(table, Mapping), "a table")
             parts = {}
@@ -285,7 +290,8 @@ class Config:
                 _unknown_keys(name, set(table), [f.name for f in fields(kind)])
                 parts[name] = _built(name, kind, table)
             parts["train"] = _built("train", TrainConfig, {"values": tables.get("train", {})})
-            return cls(**parts, step2=dict(tables.get("step2", {})))
+            slurm = SlurmConfig.from_table(tables.get("slurm", {}))
+            return cls(**parts, step2=dict(tables.get("step2", {})), slurm=slurm)
         except SearchError as error:
             raise SearchError(f"{source}: {error}") from None
 

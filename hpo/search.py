@@ -5,18 +5,24 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
 from hpo.config import Config, read_toml
 from hpo.errors import Interrupted, SearchError
-from hpo.members import LEASE_SECONDS
+from hpo.members import LEASE_SECONDS, Crew, Member
+from hpo.slurm import launch
 from hpo.stop import StopSignals
+from hpo.storage import check_storage
 from hpo.study import Study, read_description
 
 DEFAULT_SAMPLES_FILE = Path("activation-samples.nc")
 DEFAULT_NUM_SAMPLES = 200_000
+_LOOK_S = 0.2
 
 _DESCRIPTION = """\
 Search for a neural network in two steps: train many configurations on a small part of the samples, retrain the best
@@ -39,11 +45,12 @@ def parser() -> argparse.ArgumentParser:
         description=_DESCRIPTION,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # --launch is looked for by name
     )
     data = p.add_argument_group("what is searched (values here replace those of the config file)")
     add = data.add_argument
     add("--data", metavar="FILE", help="samples, netCDF (default: activation-samples.nc, generated if missing)")
-    add("--config", metavar="FILE", help="TOML with tables [data] [space] [train] [search] [step2]")
+    add("--config", metavar="FILE", help="TOML with tables [data] [space] [train] [search] [step2] [slurm]")
     add("--recipe", choices=("default", "paper"), help="paper: plain z-scores of the inputs, no transforms")
     add("--trials", type=int, metavar="N", help="configurations in step 1 (default: 10000)")
     add("--p-subset", type=float, metavar="P", help="part of the samples that step 1 uses (default: 0.05)")
@@ -78,6 +85,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="your own Optuna storage instead of study.journal: postgresql://..., mysql://...",
     )
+    add(
+        "--launch",
+        choices=("here", "slurm"),
+        default="here",
+        help="slurm: submit a job as the table [slurm] says and follow it (default: here)",
+    )
+    add("--dry-run", action="store_true", help="with --launch slurm: only print the batch script")
     add("--quiet", action="store_true", help="only the final tables")
     add("--rebuild-study", action="store_true", help="make the Optuna study anew from the records")
     return p
@@ -86,12 +100,18 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
+    try:
+        if args.launch == "slurm":
+            return _launch(args, sys.argv[1:] if argv is None else argv)
+        if args.dry_run:
+            raise SearchError("--dry-run shows the batch script; it goes with --launch slurm")
+    except SearchError as error:
+        return _refused(error)
     with StopSignals() as stop:
         try:
             _run(args, console, stop)
         except SearchError as error:
-            print(f"hpo.search: {error}", file=sys.stderr)
-            return 2
+            return _refused(error)
         except Interrupted:
             print(
                 f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}", file=sys.stderr
@@ -100,11 +120,41 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _refused(error: SearchError) -> int:
+    print(f"hpo.search: {error}", file=sys.stderr)
+    return 2
+
+
+def _launch(args: argparse.Namespace, argv: list[str]) -> int:
+    """Run the same command as a SLURM job; what can be seen to be wrong is refused before."""
+    config = _config(args)
+    _check(args)
+    words = iter(argv)
+    kept = []
+    for word in words:
+        if word == "--launch":
+            next(words)
+        elif word != "--dry-run" and not word.startswith("--launch="):
+            kept.append(word)
+    return launch(config.slurm, [sys.executable, "-m", "hpo.search", *kept], out=args.out, dry_run=args.dry_run)
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.storage is not None:
+        check_storage(args.storage)
+        if args.rebuild_study:
+            raise SearchError("--rebuild-study makes study.journal anew; it does not go with --storage")
+
+
 def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
     config = _config(args)
+    _check(args)
     if not config.data.path:
         config = _with_data(config, _generated_samples(args, config.search.seed))
     # PyTorch is imported from here on: errors in options and --help need not wait for it
+    import torch
+
+    from hpo.fleet import check_precision
     from hpo.placement import worker_devices
     from hpo.prepare import open_samples
     from hpo.run import RunOptions, resolved, run_search
@@ -119,6 +169,8 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
         lease_seconds=args.lease_seconds,
         quiet=args.quiet,
     )
+    for device in set(options.devices):
+        check_precision(config.search.precision, config.search.engine, torch.device(device))
     if not args.quiet:
         workers = f"{len(options.devices)} workers on {options.devices[0]}"
         console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=True)
@@ -135,7 +187,7 @@ def _config(args: argparse.Namespace) -> Config:
     if args.config is not None:
         tables, source = read_toml(args.config), args.config
     elif stored is not None:
-        tables, source = stored["config"], f"{args.out}/study.json"
+        tables, source = stored["config"] | {"slurm": stored.get("slurm", {})}, f"{args.out}/study.json"
     else:
         tables, source = {}, "options"
     tables = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
@@ -194,16 +246,26 @@ def _dimension(option: str, text: str | None):
 
 
 def _with_data(config: Config, path: Path) -> Config:
-    tables = config.to_dict()
-    tables["data"]["path"] = str(path)
-    return Config.from_dict(tables, "options")
+    return replace(config, data=replace(config.data, path=str(path)))
 
 
 def _generated_samples(args: argparse.Namespace, seed: int) -> Path:
-    """The case study's samples, made by its own program, once."""
+    """The case study's samples, made by its own program, once: by one member for all that start with it."""
     path = DEFAULT_SAMPLES_FILE
     if path.exists() and args.samples is None:
         return path
+    with Member(args.out, devices=[], lease_seconds=args.lease_seconds) as member, ExitStack() as ends:
+        leases = Crew.of(args.out, member, args.lease_seconds).leases
+        ends.callback(leases.close)
+        while not leases.take("samples"):
+            time.sleep(_LOOK_S)
+        if not path.exists() or args.samples is not None:
+            _generate(args, seed, path)
+        leases.release("samples")
+    return path
+
+
+def _generate(args: argparse.Namespace, seed: int, path: Path) -> None:
     samples = args.samples if args.samples is not None else DEFAULT_NUM_SAMPLES
     command = [sys.executable, "-m", "emulator.activation", "generate"]
     command += ["--samples", str(samples), "--seed", str(seed), "--out", str(path)]
@@ -216,7 +278,6 @@ def _generated_samples(args: argparse.Namespace, seed: int) -> Path:
         raise Interrupted
     if status != 0:
         raise SearchError(f"the samples could not be generated (status {status}): {' '.join(command[1:])}")
-    return path
 
 
 if __name__ == "__main__":

@@ -111,6 +111,7 @@ class Study:
             "schema": SCHEMA,
             "created": old["created"] if old else _now(),
             "config": tables,
+            "slurm": config.slurm.to_table(),
             "data": {
                 "path": str(samples.path),
                 "checksum": checksum,
@@ -131,7 +132,7 @@ class Study:
             "runs": old["runs"] if old else [],
         }
         self.save()
-        _write(self.folder / "config.toml", f"# Settings of this study, all of them.\n\n{to_toml(tables)}")
+        _write(self.folder / "config.toml", _settings_text(config))
 
     def sweep(self) -> None:
         """Remove what a killed search was about to put into place; only while no other member is at work."""
@@ -241,6 +242,12 @@ def _completed(tables: Mapping) -> dict:
     tables = {name: dict(table) for name, table in tables.items()}
     tables.setdefault("search", {}).setdefault("engine", "plain")
     return Config.from_dict(tables, "study.json").to_dict()
+
+
+def _settings_text(config: Config) -> str:
+    slurm = config.slurm.to_table()
+    tables = config.to_dict() | ({"slurm": slurm} if slurm else {})
+    return f"# Settings of this study, all of them.\n\n{to_toml(tables)}"
 
 
 def _listed(changed: list[tuple]) -> str:

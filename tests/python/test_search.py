@@ -43,6 +43,14 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "study")
 
 
+def tmp_config(out, description):
+    from hpo.config import to_toml
+
+    path = out / "again.toml"
+    path.write_text(to_toml(description["config"]))
+    return path
+
+
 def load(out, name):
     storage = JournalStorage(JournalFileBackend(str(out / "study.journal")))
     return optuna.load_study(study_name=name, storage=storage)
@@ -266,6 +274,9 @@ def test_settings_may_change_while_nothing_is_finished(config, tmp_path, capsys)
         (["--device", "gpu"], "--device is 'gpu'; expected cpu, cuda"),
         (["--device", "cuda:99"], "PyTorch sees"),
         (["--workers", "0"], "--workers is 0"),
+        (["--dry-run"], "it goes with --launch slurm"),
+        (["--storage", "nowhere"], "--storage nowhere"),
+        (["--storage", "sqlite:///x.db", "--rebuild-study"], "it does not go with --storage"),
     ],
 )
 def test_wrong_options_give_one_readable_line(config, tmp_path, capsys, arguments, message):
@@ -285,7 +296,58 @@ def test_help_names_every_flag_and_default():
         assert flag in text
     for flag in ("--workers", "--device", "--max-epochs", "--widths", "--depth", "--quiet", "--rebuild-study"):
         assert flag in text
+    for flag in ("--gpus-per-trial", "--lease-seconds", "--storage", "--launch", "--dry-run"):
+        assert flag in text
     assert "(default: 10000)" in text and "examples:" in text
+
+
+@pytest.mark.parametrize("option", [("--gpus-per-trial", "0"), ("--lease-seconds", "-1"), ("--launch", "pbs")])
+def test_options_out_of_range_are_refused(option, tmp_path, capsys):
+    with pytest.raises(SystemExit) as end:
+        search.main([*option, "--out", str(tmp_path / "out")])
+    assert end.value.code == 2 and option[0] in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_the_script_of_the_same_command(config, tmp_path, capsys):
+    c = tmp_path / "c.toml"
+    c.write_text(config.read_text() + '[slurm]\nnodes = 2\npartition = "gpu"\n')
+    out = tmp_path / "out"
+    run("--config", c, "--launch", "slurm", "--trials", 5, "--dry-run", out=out)
+    script = capsys.readouterr().out
+    assert "--partition=gpu" in script and not out.exists()
+    (command,) = [line for line in script.splitlines() if "-m hpo.search" in line and not line.startswith("#")]
+    assert "--trials 5" in command and f"--config {c}" in command
+    assert "--launch" not in command and "--dry-run" not in command
+    run("--config", c, "--launch=slurm", "--trials", 0, out=out, status=2)
+    assert "trials is 0" in capsys.readouterr().err
+
+
+def test_a_study_keeps_the_slurm_table_but_is_not_bound_by_it(config, tmp_path, capsys):
+    out = tmp_path / "out"
+    few = ["--trials", 2, "--top", 1, "--workers", 1, *SMALL]
+    for lines in ("", '[slurm]\naccount = "physics"\n'):
+        c = tmp_path / "c.toml"
+        c.write_text(config.read_text() + lines)
+        run("--config", c, *few, out=out)
+    assert "slurm" not in json.loads((out / "study.json").read_text())["config"]
+    for again in ([], ["--config", out / "config.toml"]):
+        capsys.readouterr()
+        run(*again, "--launch", "slurm", "--dry-run", out=out)
+        assert "--account=physics" in capsys.readouterr().out
+
+
+def test_a_study_begun_by_an_older_version_goes_on_if_its_settings_mean_the_same(copy, capsys):
+    path = copy / "study.json"
+    description = json.loads(path.read_text())
+    for table, key in (("data", "stream"), ("search", "precision")):
+        del description["config"][table][key]
+    path.write_text(json.dumps(description))
+    run("--quiet", out=copy)
+    del description["config"]["search"]["engine"]  # the loop of that time
+    path.write_text(json.dumps(description))
+    config = tmp_config(copy, description)
+    run("--config", config, out=copy, status=2)
+    assert 'search.engine: was "plain", now "fleet"' in capsys.readouterr().err
 
 
 def test_without_data_the_case_study_is_generated_once(tmp_path):
