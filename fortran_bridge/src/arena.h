@@ -12,6 +12,8 @@ typedef struct {
 
 /* count * size bytes, zeroed, aligned to 64; NULL if they cannot be had or the product overflows. */
 void *emu_arena_alloc(emu_arena *arena, size_t count, size_t size);
+/* So many bytes will follow, in any number of pieces: one block for all of them. Only a hint: no memory is no failure. */
+void emu_arena_reserve(emu_arena *arena, size_t bytes);
 void emu_arena_free(emu_arena *arena);
 
 #endif

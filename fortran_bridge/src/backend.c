@@ -13,9 +13,6 @@
 #include <emmintrin.h>
 #endif
 
-#include "metadata.h"
-#include "onnx.h"
-
 #ifndef RTLD_NODELETE
 #define RTLD_NODELETE 0
 #endif
@@ -178,53 +175,34 @@ emu_function emu_library_function(void *library, const char *name)
     return function;
 }
 
-/* ---- metadata ---- */
-
-bool emu_backend_metadata(emu_model *model, int num_texts, const emu_backend_text *texts, emu_error *error)
-{
-    emu_arena scratch = {NULL, 0};
-    onnx_model file;
-    memset(&file, 0, sizeof file);
-    file.metadata = emu_arena_alloc(&scratch, (size_t)num_texts, sizeof *file.metadata);
-    if (file.metadata == NULL)
-        return emu_fail(error, EMU_ERR_MEMORY, "out of memory while reading the metadata");
-    file.num_metadata = num_texts;
-    for (int i = 0; i < num_texts; i++) {
-        file.metadata[i].key = (emu_text){texts[i].key, strlen(texts[i].key)};
-        file.metadata[i].value = texts[i].value;
-    }
-    const bool good = emu_read_metadata(&file, model, error);
-    emu_arena_free(&scratch);
-    return good;
-}
-
 /* ---- the host's arrays ---- */
 
 enum { TILE = 64 }; /* samples: a tile of a transposed array stays in L1 */
 
-#define COPIES(name, type)                                                                                         \
-    static void gather_##name(int64_t rows, int64_t n, const double *x, int64_t xs, int64_t xf, type *to)          \
-    {                                                                                                              \
-        for (int64_t s0 = 0; s0 < rows; s0 += TILE) {                                                              \
-            const int64_t s1 = s0 + TILE < rows ? s0 + TILE : rows;                                                \
-            for (int64_t f = 0; f < n; f++) {                                                                      \
-                for (int64_t s = s0; s < s1; s++)                                                                  \
-                    to[s * n + f] = (type)x[s * xs + f * xf];                                                      \
-            }                                                                                                      \
-        }                                                                                                          \
-    }                                                                                                              \
-    static void scatter_##name(int64_t rows, int64_t n, const type *from, double *y, int64_t ys, int64_t yf)       \
-    {                                                                                                              \
-        for (int64_t s0 = 0; s0 < rows; s0 += TILE) {                                                              \
-            const int64_t s1 = s0 + TILE < rows ? s0 + TILE : rows;                                                \
-            for (int64_t f = 0; f < n; f++) {                                                                      \
-                for (int64_t s = s0; s < s1; s++)                                                                  \
-                    y[s * ys + f * yf] = (double)from[s * n + f];                                                  \
-            }                                                                                                      \
-        }                                                                                                          \
+typedef struct {
+    const void *from;
+    int64_t from_row, from_column; /* strides */
+    void *to;
+    int64_t to_row, to_column;
+    bool from_double, to_double; /* else float32 */
+} copy;
+
+static void copy_block(const copy *c, int64_t rows, int64_t columns)
+{
+    for (int64_t r0 = 0; r0 < rows; r0 += TILE) {
+        const int64_t r1 = r0 + TILE < rows ? r0 + TILE : rows;
+        for (int64_t j = 0; j < columns; j++) {
+            int64_t from = r0 * c->from_row + j * c->from_column, to = r0 * c->to_row + j * c->to_column;
+            for (int64_t r = r0; r < r1; r++, from += c->from_row, to += c->to_row) {
+                const double value = c->from_double ? ((const double *)c->from)[from] : (double)((const float *)c->from)[from];
+                if (c->to_double)
+                    ((double *)c->to)[to] = value;
+                else
+                    ((float *)c->to)[to] = (float)value;
+            }
+        }
     }
-COPIES(f64, double)
-COPIES(f32, float)
+}
 
 int64_t emu_backend_rows(int64_t num_inputs, int64_t num_outputs)
 {
@@ -258,15 +236,11 @@ emu_status emu_backend_infer(const emu_model *model, int64_t ncol, const double 
         const double *from = x + s * xs;
         double *to = y + s * ys;
         void *y_buffer = y_as_it_is ? (void *)to : buffer + y_at;
-        if (!x_as_it_is && runner->in_double)
-            gather_f64(rows, n, from, xs, xf, (double *)buffer);
-        else if (!x_as_it_is)
-            gather_f32(rows, n, from, xs, xf, (float *)buffer);
+        if (!x_as_it_is)
+            copy_block(&(copy){from, xs, xf, buffer, n, 1, true, runner->in_double}, rows, n);
         status = runner->run(model, rows, x_as_it_is ? (const void *)from : buffer, y_buffer);
-        if (status == EMU_OK && !y_as_it_is && runner->out_double)
-            scatter_f64(rows, m, y_buffer, to, ys, yf);
-        else if (status == EMU_OK && !y_as_it_is)
-            scatter_f32(rows, m, y_buffer, to, ys, yf);
+        if (status == EMU_OK && !y_as_it_is)
+            copy_block(&(copy){y_buffer, m, 1, to, ys, yf, runner->out_double, true}, rows, m);
     }
     free(buffer);
     emu_return_to_host(&host);

@@ -8,7 +8,8 @@
 struct emu_backend {
     const char *name;
     /* Prepare the model from the file's bytes: fills model->backend_state, num_inputs, num_outputs and the metadata.
-     * The loader has set model->backend before, and calls `close` whether `open` succeeds or not. */
+     * The loader has seen to it that they are a zip archive for LibTorch and none for the others, has set the host's
+     * floating-point environment aside and model->backend before, and calls `close` whether `open` succeeds or not. */
     bool (*open)(emu_model *model, emu_text bytes, const emu_options *options, emu_error *error);
     /* As emu_infer_f64, arguments already checked, ncol > 0. float32 callers are converted by infer.c. Called from any
      * number of threads at a time. */
@@ -40,13 +41,6 @@ int64_t emu_backend_rows(int64_t num_inputs, int64_t num_outputs);
  * contiguous float64 and the model takes that, else copied block by block. */
 emu_status emu_backend_infer(const emu_model *model, int64_t ncol, const double *x, int64_t xs, int64_t xf, double *y,
                              int64_t ys, int64_t yf);
-
-/* Names, units, ranges and check samples from the file's texts. */
-typedef struct {
-    const char *key;
-    emu_text value;
-} emu_backend_text;
-bool emu_backend_metadata(emu_model *model, int num_texts, const emu_backend_text *texts, emu_error *error);
 
 /* ---- the host's floating-point environment ---- */
 

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #include "backend_libtorch.h"
+#include "metadata.h"
+#include "onnx.h"
 
 typedef struct {
     emu_runner runner; /* first: emu_backend_infer sees only this */
@@ -48,14 +50,15 @@ static emu_status run(const emu_model *model, int64_t rows, const void *x, void 
 static bool read_metadata(emu_model *model, const emu_torch_model *file, emu_error *error)
 {
     emu_arena scratch = {NULL, 0};
-    emu_backend_text *texts = emu_arena_alloc(&scratch, (size_t)file->num_texts, sizeof *texts);
-    if (texts == NULL)
+    onnx_model texts = {.num_metadata = file->num_texts,
+                        .metadata = emu_arena_alloc(&scratch, (size_t)file->num_texts, sizeof *texts.metadata)};
+    if (texts.metadata == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory while reading the metadata");
     for (int i = 0; i < file->num_texts; i++) {
-        texts[i].key = file->texts[i].key;
-        texts[i].value = (emu_text){file->texts[i].value, file->texts[i].size};
+        texts.metadata[i].key = (emu_text){file->texts[i].key, strlen(file->texts[i].key)};
+        texts.metadata[i].value = (emu_text){file->texts[i].value, file->texts[i].size};
     }
-    const bool done = emu_backend_metadata(model, file->num_texts, texts, error);
+    const bool done = emu_read_metadata(&texts, model, error);
     emu_arena_free(&scratch);
     return done;
 }
@@ -85,20 +88,12 @@ static bool open_session(emu_model *model, state *s, emu_text bytes, const emu_o
 
 static bool open_model(emu_model *model, emu_text bytes, const emu_options *options, emu_error *error)
 {
-    if (bytes.size < 4 || memcmp(bytes.data, "PK\003\004", 4) != 0)
-        return emu_fail(error, EMU_ERR_FORMAT,
-                        "this is no TorchScript file (a zip archive made by torch.jit.save); for an ONNX file use the "
-                        "backend 'native' or 'onnxruntime'");
     state *s = emu_arena_alloc(&model->arena, 1, sizeof *s);
     if (s == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory");
     model->backend_state = s;
-    emu_host_environment host;
-    emu_leave_host(&host);
     s->plugin = find_plugin(options->library, error);
-    const bool done = s->plugin != NULL && open_session(model, s, bytes, options, error);
-    emu_return_to_host(&host);
-    return done;
+    return s->plugin != NULL && open_session(model, s, bytes, options, error);
 }
 
 static void close_model(emu_model *model)

@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "backend_onnxruntime_api.h"
+#include "metadata.h"
 #include "onnx.h"
-#include "protobuf.h"
 
 typedef struct {
     emu_runner runner; /* first: emu_backend_infer sees only this */
@@ -244,68 +244,24 @@ static bool describe(emu_model *model, state *s, emu_error *error)
     return true;
 }
 
-/* ModelProto.metadata_props (14) { key 1, value 2 }. Read here and not by emu_onnx_read, which refuses graphs that ONNX
- * Runtime can evaluate. */
 static bool read_metadata(emu_model *model, emu_text bytes, emu_error *error)
 {
     emu_arena scratch = {NULL, 0};
-    emu_backend_text *texts = NULL;
-    int count = 0;
-    bool done = true;
-    for (int pass = 0; pass < 2 && done; pass++) {
-        emu_pb reader = emu_pb_open(bytes.data, bytes.size);
-        emu_pb_field field, part;
-        count = 0;
-        while (done && emu_pb_next(&reader, &field)) {
-            if (field.number != 14 || field.type != PB_BYTES || count == ONNX_MAX_METADATA)
-                continue;
-            emu_text key = {"", 0}, value = {"", 0};
-            emu_pb entry = emu_pb_open(field.data, field.size);
-            while (emu_pb_next(&entry, &part)) {
-                if (part.type == PB_BYTES && part.number == 1)
-                    key = (emu_text){(const char *)part.data, part.size};
-                if (part.type == PB_BYTES && part.number == 2)
-                    value = (emu_text){(const char *)part.data, part.size};
-            }
-            if (pass == 1) {
-                char *copy = emu_arena_alloc(&scratch, key.size + 1, 1);
-                done = copy != NULL;
-                if (done && key.size > 0)
-                    memcpy(copy, key.data, key.size);
-                texts[count].key = copy;
-                texts[count].value = value;
-            }
-            count++;
-        }
-        if (pass == 0)
-            texts = emu_arena_alloc(&scratch, (size_t)count, sizeof *texts);
-        done = done && texts != NULL;
-    }
-    if (!done)
-        emu_fail(error, EMU_ERR_MEMORY, "out of memory while reading the metadata");
-    done = done && emu_backend_metadata(model, count, texts, error);
+    onnx_model file;
+    const bool done = emu_onnx_read_metadata(bytes, &file, &scratch, error) && emu_read_metadata(&file, model, error);
     emu_arena_free(&scratch);
     return done;
 }
 
 static bool open_model(emu_model *model, emu_text bytes, const emu_options *options, emu_error *error)
 {
-    if (bytes.size >= 4 && memcmp(bytes.data, "PK\003\004", 4) == 0)
-        return emu_fail(error, EMU_ERR_FORMAT,
-                        "this is a TorchScript file (a zip archive), ONNX Runtime reads ONNX files; use the backend "
-                        "'libtorch', or give it the model's .onnx file");
     state *s = emu_arena_alloc(&model->arena, 1, sizeof *s);
     if (s == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory");
     model->backend_state = s;
-    emu_host_environment host;
-    emu_leave_host(&host);
     s->api = find_api(options->library, error);
-    const bool done = s->api != NULL &&
-                      create_session(s, bytes, options->num_threads > 0 ? options->num_threads : 1, error) &&
-                      describe(model, s, error) && read_metadata(model, bytes, error);
-    emu_return_to_host(&host);
-    return done;
+    return s->api != NULL && create_session(s, bytes, options->num_threads, error) && describe(model, s, error) &&
+           read_metadata(model, bytes, error);
 }
 
 static void close_model(emu_model *model)

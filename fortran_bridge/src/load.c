@@ -62,21 +62,23 @@ static bool choose_backend(emu_text bytes, const emu_options *options, const str
 {
     const bool torchscript = bytes.size >= 4 && memcmp(bytes.data, "PK\3\4", 4) == 0; /* a zip archive */
     const char *name = options->backend != NULL ? options->backend : torchscript ? "libtorch" : "native";
-    *backend = NULL;
-    if (strcmp(name, "native") == 0)
-        return !torchscript ||
-               emu_fail(error, EMU_ERR_UNSUPPORTED, "a TorchScript file (zip archive): export the model as ONNX, or use "
-                                                    "the backend libtorch");
-    const bool exists = strcmp(name, "onnxruntime") == 0 || strcmp(name, "libtorch") == 0;
-    if (!exists) {
-        emu_shown shown;
+    const bool native = strcmp(name, "native") == 0;
+    *backend = native ? NULL : emu_find_backend(name);
+    emu_shown shown;
+    if (!native && *backend == NULL)
         return emu_fail(error, EMU_ERR_ARGUMENT,
                         "the option backend is '%s', expected native, onnxruntime or libtorch",
                         emu_show(&shown, (emu_text){name, strlen(name)}));
-    }
-    *backend = emu_find_backend(name);
-    return *backend != NULL ||
-           emu_fail(error, EMU_ERR_UNSUPPORTED, "this build of libemulator does not have the backend %s", name);
+    if (torchscript == (*backend == &emu_backend_libtorch))
+        return true;
+    if (torchscript)
+        return emu_fail(error, native ? EMU_ERR_UNSUPPORTED : EMU_ERR_FORMAT,
+                        "this is a TorchScript file (a zip archive), but the backend '%s' reads ONNX files; use the "
+                        "backend 'libtorch', or give it the model's .onnx file",
+                        name);
+    return emu_fail(error, EMU_ERR_FORMAT,
+                    "this is no TorchScript file (a zip archive made by torch.jit.save); for an ONNX file use the "
+                    "backend 'native' or 'onnxruntime'");
 }
 
 /* ---- models ---- */
@@ -151,7 +153,7 @@ static void add_path(emu_error *error, const char *path)
     emu_fail(&again, error->status, "%s%s: %s", length > 70 ? "..." : "", emu_show(&shown, tail), text);
 }
 
-static bool read_file(const char *path, char **bytes, size_t *size, emu_error *error)
+static bool read_file(const char *path, emu_arena *arena, char **bytes, size_t *size, emu_error *error)
 {
     const int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a pipe must not block */
     if (file < 0)
@@ -167,7 +169,7 @@ static bool read_file(const char *path, char **bytes, size_t *size, emu_error *e
     else if ((uint64_t)info.st_size > ONNX_MAX_FILE)
         good = emu_fail(error, EMU_ERR_LIMIT, "the file is larger than 2 GiB, the limit of the format");
     *size = good ? (size_t)info.st_size : 0;
-    *bytes = good ? malloc(*size) : NULL;
+    *bytes = good ? emu_arena_alloc(arena, *size, 1) : NULL;
     if (good && *bytes == NULL)
         good = emu_fail(error, EMU_ERR_MEMORY, "out of memory for a file of %zu bytes", *size);
     for (size_t done = 0; good && done < *size;) {
@@ -193,11 +195,12 @@ emu_status emu_load_with(const char *path, const emu_options *options, emu_model
         emu_fail(&error, EMU_ERR_ARGUMENT, "emu_load: path or model is NULL");
         return error.status;
     }
+    emu_arena file = {NULL, 0};
     char *bytes = NULL;
     size_t size = 0;
-    if (read_file(path, &bytes, &size, &error))
+    if (read_file(path, &file, &bytes, &size, &error))
         *model = load((emu_text){bytes, size}, options, &error);
-    free(bytes);
+    emu_arena_free(&file);
     if (error.status != EMU_OK)
         add_path(&error, path);
     return error.status;

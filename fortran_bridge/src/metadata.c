@@ -145,6 +145,7 @@ static bool read_numbers(context *c, const char *key, const char *text, int64_t 
     return true;
 }
 
+/* n numbers; NaN without such an entry */
 static bool read_range(context *c, const char *key, int32_t n, const double **result)
 {
     double *values = emu_arena_alloc(&c->model->arena, (size_t)n, sizeof *values);
@@ -156,6 +157,18 @@ static bool read_range(context *c, const char *key, int32_t n, const double **re
         return check_count(c, key, count_lines(text), n) && read_numbers(c, key, text, n, 1, values);
     for (int32_t i = 0; i < n; i++)
         values[i] = (double)NAN;
+    return true;
+}
+
+static bool check_ranges(context *c, const char *side, int32_t n, const char *const *names, const double *low,
+                         const double *high)
+{
+    emu_shown shown;
+    for (int32_t i = 0; i < n; i++)
+        if (isgreater(low[i], high[i]))
+            return emu_fail(c->error, EMU_ERR_FORMAT,
+                            "metadata 'libemulator.%s_min' is %g for '%s', more than 'libemulator.%s_max', %g", side,
+                            low[i], emu_show(&shown, (emu_text){names[i], strlen(names[i])}), side, high[i]);
     return true;
 }
 
@@ -215,7 +228,10 @@ bool emu_read_metadata(const onnx_model *onnx, emu_model *model, emu_error *erro
            read_range(&c, "libemulator.input_min", model->num_inputs, &model->input_min) &&
            read_range(&c, "libemulator.input_max", model->num_inputs, &model->input_max) &&
            read_range(&c, "libemulator.output_min", model->num_outputs, &model->output_min) &&
-           read_range(&c, "libemulator.output_max", model->num_outputs, &model->output_max) && read_checks(&c);
+           read_range(&c, "libemulator.output_max", model->num_outputs, &model->output_max) &&
+           check_ranges(&c, "input", model->num_inputs, model->input_names, model->input_min, model->input_max) &&
+           check_ranges(&c, "output", model->num_outputs, model->output_names, model->output_min, model->output_max) &&
+           read_checks(&c);
     freelocale(c.c_locale);
     return good;
 }

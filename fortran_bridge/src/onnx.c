@@ -191,16 +191,12 @@ static bool read_tensor(emu_text message, onnx_tensor *tensor, emu_arena *arena,
 
 double emu_onnx_value_at(const onnx_tensor *tensor, size_t i)
 {
+    if (tensor->type == ONNX_FLOAT)
+        return (double)emu_onnx_float_at(tensor, i);
     const size_t size = element_size(tensor->type);
     uint64_t bits = 0;
     for (size_t b = 0; b < size; b++)
         bits |= (uint64_t)tensor->data[i * size + b] << (8 * b);
-    if (tensor->type == ONNX_FLOAT) {
-        const uint32_t low = (uint32_t)bits;
-        float value;
-        memcpy(&value, &low, sizeof value);
-        return (double)value;
-    }
     if (tensor->type == ONNX_DOUBLE) {
         double value;
         memcpy(&value, &bits, sizeof value);
@@ -473,13 +469,10 @@ static bool read_opset(emu_text message, int64_t *opset, emu_error *error)
 }
 
 /* ModelProto: graph 7, opset_import 8, metadata_props 14 */
-bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error)
+bool emu_onnx_read_metadata(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error)
 {
     memset(model, 0, sizeof *model);
     model->size = bytes.size;
-    if (bytes.size > ONNX_MAX_FILE)
-        return emu_fail(error, EMU_ERR_LIMIT, "the file is larger than 2 GiB, the limit of the format");
-    emu_text graph = {NULL, 0};
     emu_pb_field field;
     for (int pass = 0; pass < 2; pass++) {
         emu_pb reader = emu_pb_open(bytes.data, bytes.size);
@@ -488,7 +481,7 @@ bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_erro
             if ((field.number == 7 || field.number == 8 || field.number == 14) && field.type != PB_BYTES)
                 return broken(error, "the file");
             if (field.number == 7)
-                graph = text_of(&field);
+                model->graph = text_of(&field);
             if (field.number == 8 && !read_opset(text_of(&field), &model->opset, error))
                 return false;
             if (field.number == 14) {
@@ -507,7 +500,16 @@ bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_erro
                 return out_of_memory(error);
         }
     }
-    if (graph.data == NULL)
+    return true;
+}
+
+bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error)
+{
+    if (bytes.size > ONNX_MAX_FILE)
+        return emu_fail(error, EMU_ERR_LIMIT, "the file is larger than 2 GiB, the limit of the format");
+    if (!emu_onnx_read_metadata(bytes, model, arena, error))
+        return false;
+    if (model->graph.data == NULL)
         return broken(error, "the file (it has no graph)");
     if (model->opset == 0)
         return broken(error, "the file (it states no operator set)");
@@ -515,5 +517,5 @@ bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_erro
         return emu_fail(error, EMU_ERR_UNSUPPORTED,
                         "the model uses ONNX operator set %lld; export it with operator set 7 or later",
                         (long long)model->opset);
-    return read_graph(graph, model, arena, error);
+    return read_graph(model->graph, model, arena, error);
 }

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "arena.h"
 #include "error.h"
@@ -58,13 +59,32 @@ typedef struct {
     onnx_tensor *tensors; /* initializers */
     onnx_value *inputs, *outputs;
     onnx_metadata *metadata;
+    emu_text graph; /* the whole message */
 } onnx_model;
 
 /* Read the file's structure; what is returned points into `bytes` and into the arena. */
 bool emu_onnx_read(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error);
 
+/* Its outermost level alone: size, opset, metadata, graph. Of graphs that another library evaluates, no more is read. */
+bool emu_onnx_read_metadata(emu_text bytes, onnx_model *model, emu_arena *arena, emu_error *error);
+
 /* Element i as a number. */
 double emu_onnx_value_at(const onnx_tensor *tensor, size_t i);
+
+/* The same of an ONNX_FLOAT. A signalling NaN becomes a quiet one, which a host's traps never meet. */
+static inline float emu_onnx_float_at(const onnx_tensor *tensor, size_t i)
+{
+    uint32_t bits;
+    memcpy(&bits, tensor->data + 4 * i, sizeof bits);
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    bits = bits >> 24 | (bits >> 8 & 0xff00) | (bits << 8 & 0xff0000) | bits << 24;
+#endif
+    if ((bits & 0x7fffffff) > 0x7f800000)
+        bits |= 0x00400000;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 typedef enum {
     ONNX_ABSENT,

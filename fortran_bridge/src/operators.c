@@ -51,11 +51,6 @@ bool emu_identity(emu_draft *draft, emu_value *input, emu_value *result)
 
 typedef emu_value *const *values;
 
-static bool do_identity(emu_draft *draft, values in, values out)
-{
-    return emu_identity(draft, in[0], out[0]);
-}
-
 static bool do_dropout(emu_draft *draft, values in, values out)
 {
     if (in[2] != NULL) { /* training_mode */
@@ -67,32 +62,10 @@ static bool do_dropout(emu_draft *draft, values in, values out)
     return emu_identity(draft, in[0], out[0]);
 }
 
-#define UNARY(name, op, a)                                                                                   \
-    static bool do_##name(emu_draft *draft, values in, values out)                                           \
-    {                                                                                                        \
-        return emu_map(draft, in[0], &(emu_stage){op, a, 0.0}, 1, out[0]);                                   \
-    }
-UNARY(relu, OP_AT_LEAST, 0.0)
-UNARY(sigmoid, OP_SIGMOID, 0.0)
-UNARY(tanh, OP_TANH, 0.0)
-UNARY(exp, OP_EXP, 0.0)
-UNARY(log, OP_LOG, 0.0)
-UNARY(sqrt, OP_SQRT, 0.0)
-UNARY(abs, OP_ABS, 0.0)
-UNARY(neg, OP_NEG, 0.0)
-UNARY(reciprocal, OP_RDIV, 1.0)
-UNARY(erf, OP_ERF, 0.0)
-UNARY(softplus, OP_SOFTPLUS, 0.0)
-
-#define BINARY(name, kind)                                                                                   \
-    static bool do_##name(emu_draft *draft, values in, values out)                                           \
-    {                                                                                                        \
-        return emu_binary(draft, in[0], in[1], kind, out[0]);                                                \
-    }
-BINARY(sub, SUB)
-BINARY(mul, MUL)
-BINARY(div, DIV)
-BINARY(pow, POW)
+static bool map(emu_draft *draft, emu_op op, double a, values in, values out)
+{
+    return emu_map(draft, in[0], &(emu_stage){op, a, 0.0}, 1, out[0]);
+}
 
 static bool do_erfc(emu_draft *draft, values in, values out)
 {
@@ -103,8 +76,7 @@ static bool do_erfc(emu_draft *draft, values in, values out)
 static bool do_leaky_relu(emu_draft *draft, values in, values out)
 {
     double alpha = (double)0.01f;
-    return emu_attribute_real(draft, "alpha", &alpha) &&
-           emu_map(draft, in[0], &(emu_stage){OP_LEAKY_RELU, alpha, 0.0}, 1, out[0]);
+    return emu_attribute_real(draft, "alpha", &alpha) && map(draft, OP_LEAKY_RELU, alpha, in, out);
 }
 
 static bool do_prelu(emu_draft *draft, values in, values out)
@@ -146,7 +118,7 @@ static bool do_gelu(emu_draft *draft, values in, values out)
     const bool by_tanh = approximate.kind == ONNX_TEXT && emu_text_is(approximate.text, "tanh");
     if (approximate.kind == ONNX_TEXT && !by_tanh && !emu_text_is(approximate.text, "none"))
         return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED, "is approximated in another way than by tanh");
-    return emu_map(draft, in[0], &(emu_stage){by_tanh ? OP_GELU_TANH : OP_GELU, 0.0, 0.0}, 1, out[0]);
+    return map(draft, by_tanh ? OP_GELU_TANH : OP_GELU, 0.0, in, out);
 }
 
 static bool do_swish(emu_draft *draft, values in, values out)
@@ -190,8 +162,9 @@ static bool do_softsign(emu_draft *draft, values in, values out)
 }
 
 /* Min, Max, Sum take any number of operands: folded from the left */
-static bool fold(emu_draft *draft, values in, emu_binary_kind kind, emu_value *result)
+static bool fold(emu_draft *draft, emu_binary_kind kind, values in, values out)
 {
+    emu_value *result = out[0];
     const int count = draft->node->num_inputs;
     emu_value *sum = in[0];
     for (int i = 1; i < count; i++) {
@@ -205,144 +178,137 @@ static bool fold(emu_draft *draft, values in, emu_binary_kind kind, emu_value *r
     return count > 1 || emu_identity(draft, sum, result);
 }
 
-static bool do_min(emu_draft *draft, values in, values out)
-{
-    return fold(draft, in, MIN, out[0]);
-}
-
-static bool do_max(emu_draft *draft, values in, values out)
-{
-    return fold(draft, in, MAX, out[0]);
-}
-
-static bool do_sum(emu_draft *draft, values in, values out)
-{
-    return fold(draft, in, ADD, out[0]);
-}
-
 /* ---- dispatch ---- */
 
-enum { ANY = ONNX_MAX_NODE_NAMES, ONE = 1 };
-typedef enum { PLAIN, TAKES_TRANSPOSED } operand_kind;
+enum { ANY = 255, ONE = 1 };
+enum { PLAIN, WEIGHTS, MOVES }; /* transposed operands: none; the second, if constant; any */
 
-typedef struct {
-    const char *name;
-    int least, most, outputs; /* inputs that must be given; inputs possible; outputs that may be used */
-    bool (*evaluate)(emu_draft *draft, values in, values out);
-    operand_kind operands;
-} operator_entry;
+/* X(operator, inputs that must be given, inputs possible, outputs that may be used, operands, evaluation). Erfc is no
+ * operator of ONNX, but tf2onnx leaves it in for Keras' gelu. The last two are of the domain ai.onnx.ml. */
+#define OPERATORS(X)                                                                 \
+    X(Constant, 0, 0, ONE, PLAIN, emu_constant(draft, in, out))                      \
+    X(ConstantOfShape, 1, 1, ONE, PLAIN, emu_constant_of_shape(draft, in, out))      \
+    X(Identity, 1, 1, ONE, MOVES, emu_identity(draft, in[0], out[0]))                \
+    X(Dropout, 1, 3, ONE, PLAIN, do_dropout(draft, in, out))                         \
+    X(Cast, 1, 1, ONE, PLAIN, emu_cast(draft, in, out))                              \
+    X(Shape, 1, 1, ONE, PLAIN, emu_shape(draft, in, out))                            \
+    X(Reshape, 2, 2, ONE, PLAIN, emu_reshape(draft, in, out))                        \
+    X(Flatten, 1, 1, ONE, PLAIN, emu_flatten(draft, in, out))                        \
+    X(Squeeze, 1, 2, ONE, PLAIN, emu_squeeze(draft, in, out))                        \
+    X(Unsqueeze, 1, 2, ONE, PLAIN, emu_unsqueeze(draft, in, out))                    \
+    X(Transpose, 1, 1, ONE, MOVES, emu_transpose(draft, in, out))                    \
+    X(Concat, 1, ANY, ONE, PLAIN, emu_concat(draft, in, out))                        \
+    X(Split, 1, 2, ANY, PLAIN, emu_split(draft, in, out))                            \
+    X(Slice, 1, 5, ONE, PLAIN, emu_slice(draft, in, out))                            \
+    X(Gather, 2, 2, ONE, MOVES, emu_gather(draft, in, out))                          \
+    X(GatherND, 2, 2, ONE, MOVES, emu_gather_nd(draft, in, out))                     \
+    X(Relu, 1, 1, ONE, PLAIN, map(draft, OP_AT_LEAST, 0.0, in, out))                 \
+    X(LeakyRelu, 1, 1, ONE, PLAIN, do_leaky_relu(draft, in, out))                    \
+    X(PRelu, 2, 2, ONE, PLAIN, do_prelu(draft, in, out))                             \
+    X(Elu, 1, 1, ONE, PLAIN, do_elu(draft, in, out))                                 \
+    X(Celu, 1, 1, ONE, PLAIN, do_celu(draft, in, out))                               \
+    X(Selu, 1, 1, ONE, PLAIN, do_selu(draft, in, out))                               \
+    X(Gelu, 1, 1, ONE, PLAIN, do_gelu(draft, in, out))                               \
+    X(Swish, 1, 1, ONE, PLAIN, do_swish(draft, in, out))                             \
+    X(Mish, 1, 1, ONE, PLAIN, do_mish(draft, in, out))                               \
+    X(HardSigmoid, 1, 1, ONE, PLAIN, do_hard_sigmoid(draft, in, out))                \
+    X(HardSwish, 1, 1, ONE, PLAIN, do_hard_swish(draft, in, out))                    \
+    X(Softplus, 1, 1, ONE, PLAIN, map(draft, OP_SOFTPLUS, 0.0, in, out))             \
+    X(Softsign, 1, 1, ONE, PLAIN, do_softsign(draft, in, out))                       \
+    X(Sigmoid, 1, 1, ONE, PLAIN, map(draft, OP_SIGMOID, 0.0, in, out))               \
+    X(Tanh, 1, 1, ONE, PLAIN, map(draft, OP_TANH, 0.0, in, out))                     \
+    X(Erf, 1, 1, ONE, PLAIN, map(draft, OP_ERF, 0.0, in, out))                       \
+    X(Erfc, 1, 1, ONE, PLAIN, do_erfc(draft, in, out))                               \
+    X(Exp, 1, 1, ONE, PLAIN, map(draft, OP_EXP, 0.0, in, out))                       \
+    X(Log, 1, 1, ONE, PLAIN, map(draft, OP_LOG, 0.0, in, out))                       \
+    X(Sqrt, 1, 1, ONE, PLAIN, map(draft, OP_SQRT, 0.0, in, out))                     \
+    X(Abs, 1, 1, ONE, PLAIN, map(draft, OP_ABS, 0.0, in, out))                       \
+    X(Neg, 1, 1, ONE, PLAIN, map(draft, OP_NEG, 0.0, in, out))                       \
+    X(Reciprocal, 1, 1, ONE, PLAIN, map(draft, OP_RDIV, 1.0, in, out))               \
+    X(Add, 2, 2, ONE, PLAIN, emu_add(draft, in, out))                                \
+    X(Sub, 2, 2, ONE, PLAIN, emu_binary(draft, in[0], in[1], SUB, out[0]))           \
+    X(Mul, 2, 2, ONE, PLAIN, emu_binary(draft, in[0], in[1], MUL, out[0]))           \
+    X(Div, 2, 2, ONE, PLAIN, emu_binary(draft, in[0], in[1], DIV, out[0]))           \
+    X(Pow, 2, 2, ONE, PLAIN, emu_binary(draft, in[0], in[1], POW, out[0]))           \
+    X(Sum, 1, ANY, ONE, PLAIN, fold(draft, ADD, in, out))                            \
+    X(Min, 1, ANY, ONE, PLAIN, fold(draft, MIN, in, out))                            \
+    X(Max, 1, ANY, ONE, PLAIN, fold(draft, MAX, in, out))                            \
+    X(Clip, 1, 3, ONE, PLAIN, emu_clip(draft, in, out))                              \
+    X(Less, 2, 2, ONE, PLAIN, emu_less(draft, in, out))                              \
+    X(Greater, 2, 2, ONE, PLAIN, emu_greater(draft, in, out))                        \
+    X(Where, 3, 3, ONE, PLAIN, emu_where(draft, in, out))                            \
+    X(Gemm, 2, 3, ONE, WEIGHTS, emu_gemm(draft, in, out))                            \
+    X(MatMul, 2, 2, ONE, WEIGHTS, emu_matmul(draft, in, out))                        \
+    X(ReduceMean, 1, 2, ONE, PLAIN, emu_reduce_mean(draft, in, out))                 \
+    X(BatchNormalization, 5, 5, ONE, PLAIN, emu_batch_normalization(draft, in, out)) \
+    X(LayerNormalization, 2, 3, ONE, PLAIN, emu_layer_normalization(draft, in, out)) \
+    X(Scaler, 1, 1, ONE, PLAIN, emu_scaler(draft, in, out))                          \
+    X(ArrayFeatureExtractor, 2, 2, ONE, PLAIN, emu_extract_features(draft, in, out))
 
-static const operator_entry operators[] = {
-    {"Constant", 0, 0, ONE, emu_constant, PLAIN},
-    {"ConstantOfShape", 1, 1, ONE, emu_constant_of_shape, PLAIN},
-    {"Identity", 1, 1, ONE, do_identity, TAKES_TRANSPOSED},
-    {"Dropout", 1, 3, ONE, do_dropout, PLAIN},
-    {"Cast", 1, 1, ONE, emu_cast, PLAIN},
-    {"Shape", 1, 1, ONE, emu_shape, PLAIN},
-    {"Reshape", 2, 2, ONE, emu_reshape, PLAIN},
-    {"Flatten", 1, 1, ONE, emu_flatten, PLAIN},
-    {"Squeeze", 1, 2, ONE, emu_squeeze, PLAIN},
-    {"Unsqueeze", 1, 2, ONE, emu_unsqueeze, PLAIN},
-    {"Transpose", 1, 1, ONE, emu_transpose, TAKES_TRANSPOSED},
-    {"Concat", 1, ANY, ONE, emu_concat, PLAIN},
-    {"Split", 1, 2, ANY, emu_split, PLAIN},
-    {"Slice", 1, 5, ONE, emu_slice, PLAIN},
-    {"Gather", 2, 2, ONE, emu_gather, TAKES_TRANSPOSED},
-    {"GatherND", 2, 2, ONE, emu_gather_nd, TAKES_TRANSPOSED},
-    {"Relu", 1, 1, ONE, do_relu, PLAIN},
-    {"LeakyRelu", 1, 1, ONE, do_leaky_relu, PLAIN},
-    {"PRelu", 2, 2, ONE, do_prelu, PLAIN},
-    {"Elu", 1, 1, ONE, do_elu, PLAIN},
-    {"Celu", 1, 1, ONE, do_celu, PLAIN},
-    {"Selu", 1, 1, ONE, do_selu, PLAIN},
-    {"Gelu", 1, 1, ONE, do_gelu, PLAIN},
-    {"Swish", 1, 1, ONE, do_swish, PLAIN},
-    {"Mish", 1, 1, ONE, do_mish, PLAIN},
-    {"HardSigmoid", 1, 1, ONE, do_hard_sigmoid, PLAIN},
-    {"HardSwish", 1, 1, ONE, do_hard_swish, PLAIN},
-    {"Softplus", 1, 1, ONE, do_softplus, PLAIN},
-    {"Softsign", 1, 1, ONE, do_softsign, PLAIN},
-    {"Sigmoid", 1, 1, ONE, do_sigmoid, PLAIN},
-    {"Tanh", 1, 1, ONE, do_tanh, PLAIN},
-    {"Erf", 1, 1, ONE, do_erf, PLAIN},
-    {"Erfc", 1, 1, ONE, do_erfc, PLAIN}, /* no operator of ONNX, but tf2onnx leaves it in for Keras' gelu */
-    {"Exp", 1, 1, ONE, do_exp, PLAIN},
-    {"Log", 1, 1, ONE, do_log, PLAIN},
-    {"Sqrt", 1, 1, ONE, do_sqrt, PLAIN},
-    {"Abs", 1, 1, ONE, do_abs, PLAIN},
-    {"Neg", 1, 1, ONE, do_neg, PLAIN},
-    {"Reciprocal", 1, 1, ONE, do_reciprocal, PLAIN},
-    {"Add", 2, 2, ONE, emu_add, PLAIN},
-    {"Sub", 2, 2, ONE, do_sub, PLAIN},
-    {"Mul", 2, 2, ONE, do_mul, PLAIN},
-    {"Div", 2, 2, ONE, do_div, PLAIN},
-    {"Pow", 2, 2, ONE, do_pow, PLAIN},
-    {"Sum", 1, ANY, ONE, do_sum, PLAIN},
-    {"Min", 1, ANY, ONE, do_min, PLAIN},
-    {"Max", 1, ANY, ONE, do_max, PLAIN},
-    {"Clip", 1, 3, ONE, emu_clip, PLAIN},
-    {"Less", 2, 2, ONE, emu_less, PLAIN},
-    {"Greater", 2, 2, ONE, emu_greater, PLAIN},
-    {"Where", 3, 3, ONE, emu_where, PLAIN},
-    {"Gemm", 2, 3, ONE, emu_gemm, TAKES_TRANSPOSED},
-    {"MatMul", 2, 2, ONE, emu_matmul, TAKES_TRANSPOSED},
-    {"ReduceMean", 1, 2, ONE, emu_reduce_mean, PLAIN},
-    {"BatchNormalization", 5, 5, ONE, emu_batch_normalization, PLAIN},
-    {"LayerNormalization", 2, 3, ONE, emu_layer_normalization, PLAIN},
-};
+#define NUMBER(name, least, most, outputs, operands, evaluation) IS_##name,
+enum { OPERATORS(NUMBER) NUM_OPERATORS };
 
-static const operator_entry ml_operators[] = {
-    {"Scaler", 1, 1, ONE, emu_scaler, PLAIN},
-    {"ArrayFeatureExtractor", 2, 2, ONE, emu_extract_features, PLAIN},
-};
+/* No pointers: they would have to be relocated when the library is loaded */
+#define ENTRY(name, least, most, outputs, operands, evaluation) {#name, least, most, outputs, operands},
+static const struct {
+    char name[22];
+    uint8_t least, most, outputs, operands;
+} operators[] = {OPERATORS(ENTRY)};
 
-static const operator_entry *find_operator(const onnx_node *node)
+static int find_operator(const onnx_node *node)
 {
     const bool ml = emu_text_is(node->domain, "ai.onnx.ml");
-    const operator_entry *table = ml ? ml_operators : operators;
-    const size_t count = ml ? sizeof ml_operators / sizeof *table : sizeof operators / sizeof *table;
+    const int end = ml ? NUM_OPERATORS : IS_Scaler;
     if (!ml && node->domain.size != 0 && !emu_text_is(node->domain, "ai.onnx"))
-        return NULL;
-    for (size_t i = 0; i < count; i++)
-        if (emu_text_is(node->op_type, table[i].name))
-            return &table[i];
-    return NULL;
+        return -1;
+    for (int i = ml ? IS_Scaler : 0; i < end; i++)
+        if (emu_text_is(node->op_type, operators[i].name))
+            return i;
+    return -1;
+}
+
+static bool evaluate(emu_draft *draft, int number, values in, values out)
+{
+#define CASE(name, least, most, outputs, operands, evaluation) case IS_##name: return evaluation;
+    switch (number) {
+        OPERATORS(CASE)
+    }
+    return false;
 }
 
 bool emu_evaluate_node(emu_draft *draft, emu_value *const *inputs, emu_value *const *results)
 {
     const onnx_node *node = draft->node;
-    const operator_entry *entry = find_operator(node);
+    const int number = find_operator(node);
     emu_shown shown;
-    if (entry == NULL)
+    if (number < 0)
         return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED,
                                "libemulator's own engine does not evaluate this operator (emu_load in libemulator.h "
                                "lists those that it does): build the network from others");
-    bool complete = node->num_inputs <= entry->most;
-    for (int i = 0; i < entry->least; i++)
+    const int least = operators[number].least, outputs = operators[number].outputs, kind = operators[number].operands;
+    const int most = operators[number].most == ANY ? ONNX_MAX_NODE_NAMES : operators[number].most;
+    bool complete = node->num_inputs <= most;
+    for (int i = 0; i < least; i++)
         complete = complete && inputs[i] != NULL;
     if (!complete)
-        return emu_refuse_node(draft, EMU_ERR_FORMAT, "has %d inputs, expected %d to %d", node->num_inputs,
-                               entry->least, entry->most);
+        return emu_refuse_node(draft, EMU_ERR_FORMAT, "has %d inputs, expected %d to %d", node->num_inputs, least, most);
     for (int i = 0; i < node->num_outputs; i++) {
-        if (i >= entry->outputs && results[i] != NULL && results[i]->uses > 0)
+        if (i >= outputs && outputs != ANY && results[i] != NULL && results[i]->uses > 0)
             return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED, "its output '%s' is used; only the first %d can be",
-                                   emu_show(&shown, node->outputs[i]), entry->outputs);
+                                   emu_show(&shown, node->outputs[i]), outputs);
     }
-    if (results[0] == NULL && entry->outputs == ONE)
+    if (results[0] == NULL && outputs == ONE)
         return emu_refuse_node(draft, EMU_ERR_FORMAT, "has no output");
     for (int i = 0; i < node->num_inputs; i++) {
         if (inputs[i] == NULL)
             continue;
-        const bool weights = i == 1 && entry->operands == TAKES_TRANSPOSED && !inputs[i]->is_rows;
-        const bool mover = entry->operands == TAKES_TRANSPOSED && entry->evaluate != emu_gemm &&
-                           entry->evaluate != emu_matmul;
-        if (inputs[i]->stacked && entry->evaluate != do_identity)
+        const bool transposed_possible = kind == MOVES || (kind == WEIGHTS && i == 1 && !inputs[i]->is_rows);
+        if (inputs[i]->stacked && number != IS_Identity)
             return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED, "uses '%s', which is one column of all outputs",
                                    emu_show(&shown, inputs[i]->name));
-        if (inputs[i]->transposed && !weights && !mover)
+        if (inputs[i]->transposed && !transposed_possible)
             return emu_refuse_node(draft, EMU_ERR_UNSUPPORTED, "uses the transposed tensor '%s'",
                                    emu_show(&shown, inputs[i]->name));
     }
-    return entry->evaluate(draft, inputs, results) && (results[0] == NULL || emu_note_role(draft, inputs, results[0]));
+    return evaluate(draft, number, inputs, results) && (results[0] == NULL || emu_note_role(draft, inputs, results[0]));
 }

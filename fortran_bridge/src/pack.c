@@ -8,24 +8,32 @@ static size_t round_up(size_t n, size_t to)
     return (n + to - 1) / to * to;
 }
 
-/* Most of the time that loading takes is spent here */
-static inline double weight_at(const onnx_tensor *tensor, size_t i)
+static double weight_at(const onnx_tensor *tensor, size_t i)
 {
     if (tensor->type != ONNX_FLOAT)
         return emu_onnx_value_at(tensor, i);
-    const uint8_t *p = tensor->data + 4 * i;
-    const uint32_t bits = (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return (double)value;
+    return (double)emu_onnx_float_at(tensor, i);
 }
 
-static inline void set(void *array, size_t i, bool is_double, double value)
+static void set(void *array, size_t i, bool is_double, double value)
 {
     if (is_double)
         ((double *)array)[i] = value;
     else
         ((float *)array)[i] = (float)value;
+}
+
+/* to[i * step_to] = weight at + i * step, count times */
+static void take_weights(const onnx_tensor *weights, size_t at, size_t step, size_t count, bool is_double, void *array,
+                         size_t to, size_t step_to)
+{
+    if (weights->type == ONNX_FLOAT && !is_double) { /* most of the time that loading takes is spent here */
+        for (; count > 0; count--, at += step, to += step_to)
+            ((float *)array)[to] = emu_onnx_float_at(weights, at);
+    } else {
+        for (; count > 0; count--, at += step, to += step_to)
+            set(array, to, is_double, weight_at(weights, at));
+    }
 }
 
 bool emu_pack_layer(const emu_draft_layer *draft, emu_layer *layer, emu_model *model, emu_error *error)
@@ -48,17 +56,16 @@ bool emu_pack_layer(const emu_draft_layer *draft, emu_layer *layer, emu_model *m
     if (weights == NULL || bias == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory for %zu weights", rows * columns);
     const size_t step_n = draft->transposed ? K : 1, step_k = draft->transposed ? 1 : N;
+    enum { LINE = 16 }; /* rows at a time: what is read and written of them stays in the cache, whatever the order */
     for (size_t first = 0; first < columns; first += EMU_GROUP) {
         const size_t wide = columns - first < EMU_GROUP ? columns - first : EMU_GROUP;
-        for (size_t k = 0; k < rows; k++)
-            for (size_t lane = 0; lane < wide; lane++) {
-                const size_t n = first + lane, to = first * rows + k * wide + lane;
-                if (n < N && k < K)
-                    set(weights, to, is_double, weight_at(draft->weights, n * step_n + k * step_k));
-                else if (narrow && k >= K) /* -0 times 0 changes no sum */
-                    set(weights, to, is_double, -0.0);
-            }
+        for (size_t k = 0; k < K; k += LINE)
+            for (size_t n = first; n < first + wide && n < N; n++)
+                take_weights(draft->weights, n * step_n + k * step_k, step_k, K - k < LINE ? K - k : LINE, is_double,
+                             weights, first * rows + k * wide + n - first, wide);
     }
+    for (size_t i = K * columns; narrow && i < rows * columns; i++)
+        set(weights, i, is_double, -0.0); /* -0 times 0 changes no sum */
     for (size_t n = 0; draft->bias != NULL && n < N; n++)
         set(bias, n, is_double, weight_at(draft->bias, draft->bias->count == 1 ? 0 : n));
     layer->weights = weights;

@@ -230,13 +230,19 @@ static bool build(const emu_placing *p, emu_model *model)
     if (nodes == NULL || layers == NULL)
         return out_of_memory(draft);
     size_t weights = 0; /* each is in the file, in four bytes or more, unless layers share them */
-    for (int32_t i = 0; i < draft->num_nodes; i++)
-        if (draft->nodes[i].live && draft->nodes[i].kind == NODE_DENSE)
-            weights += (size_t)draft->nodes[i].layer.num_inputs * (size_t)draft->nodes[i].layer.num_outputs;
+    size_t room = 0;    /* for them and the biases, padded */
+    for (int32_t i = 0; i < draft->num_nodes; i++) {
+        const emu_draft_layer *layer = &draft->nodes[i].layer;
+        if (!draft->nodes[i].live || draft->nodes[i].kind != NODE_DENSE)
+            continue;
+        weights += (size_t)layer->num_inputs * (size_t)layer->num_outputs;
+        room += ((size_t)layer->num_inputs + 16) * (((size_t)layer->num_outputs + 15) / 16 * 16);
+    }
     if (weights > draft->file_size / 4 + MAX_REPEATED)
         return emu_fail(draft->error, EMU_ERR_LIMIT,
                         "layers share weights so often that they would take %zu numbers, from a file of %zu bytes",
                         weights, draft->file_size);
+    emu_arena_reserve(&model->arena, room * (size_t)draft->precision / 8);
     model->nodes = nodes;
     model->num_nodes = p->num_acts;
     model->layers = layers;

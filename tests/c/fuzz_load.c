@@ -41,7 +41,7 @@ static void read_descriptions(const emu_model *m)
             const int64_t index = emu_input_index(m, name); /* -1 where no name was given */
             MUST(index >= -1 && index < I);
         }
-        length += emu_input_min(m, i) > emu_input_max(m, i);
+        MUST(!(emu_input_min(m, i) > emu_input_max(m, i)));
     }
     for (int64_t i = -1; i <= O; i++) {
         const char *name = emu_output_name(m, i), *unit = emu_output_unit(m, i);
@@ -51,7 +51,7 @@ static void read_descriptions(const emu_model *m)
             const int64_t index = emu_output_index(m, name);
             MUST(index >= -1 && index < O);
         }
-        length += emu_output_min(m, i) > emu_output_max(m, i);
+        MUST(!(emu_output_min(m, i) > emu_output_max(m, i)));
     }
     for (int64_t l = -1; l <= emu_num_layers(m); l++)
         MUST(emu_layer_width(m, l) >= -1);

@@ -412,6 +412,23 @@ static void test_load_with_traps(void)
 }
 enum { LOAD_CHECKS = 2 };
 
+/* A range that nothing lies in is a mistake of the file; one of a single value is not. */
+static void test_range_upside_down(void)
+{
+    emu_model *m;
+    char message[200];
+    bytes model = hand_made("0\n2.5\nnan", "1\n2\nnan");
+    CHECK(emu_load_bytes(model.data, model.size, &m, message, sizeof message) == EMU_ERR_FORMAT && m == NULL,
+          "minimum above maximum");
+    CHECK(strstr(message, "input_min' is 2.5 for 'x_2'") != NULL && strstr(message, "input_max', 2") != NULL, "%s", message);
+    free(model.data);
+    model = hand_made("0\n2\nnan", "1\n2\nnan");
+    CHECK(emu_load_bytes(model.data, model.size, &m, message, sizeof message) == EMU_OK, "%s", message);
+    emu_free(m);
+    free(model.data);
+}
+enum { RANGE_CHECKS = 3 };
+
 int main(void)
 {
     num_isas = available_isas(isas);
@@ -423,6 +440,8 @@ int main(void)
     test_threads();
     test_errors();
     test_load_with_traps();
+    test_range_upside_down();
     CHECK(fegetexcept() == (FE_INVALID | FE_OVERFLOW | FE_DIVBYZERO), "the traps were changed");
-    FINISH(num_isas * (HAND_CHECKS + RANDOM_CHECKS) + FLOAT_CHECKS + THREAD_CHECKS + ERROR_CHECKS + LOAD_CHECKS + 1);
+    FINISH(num_isas * (HAND_CHECKS + RANDOM_CHECKS) + FLOAT_CHECKS + THREAD_CHECKS + ERROR_CHECKS + LOAD_CHECKS + RANGE_CHECKS +
+           1);
 }
