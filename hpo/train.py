@@ -31,9 +31,9 @@ VALIDATION_ROWS = {"cpu": 2048, "cuda": 1 << 16}
 _PIECE_FLOP = 1e10
 _MAX_PIECE_STEPS = 32
 _VALIDATION_PIECE_ROWS = 2048
-# A squared norm of the weights beyond this (float32's largest number) is divergence, though a sigmoid output may
-# hide it from the MSE.
-_LARGEST_SQUARED_NORM = 3.4e38
+# Weights of this squared norm are divergence, though a sigmoid output may hide it from the MSE: what is left of a
+# float32 number after a sum with them is nothing.
+_LARGEST_SQUARED_NORM = 1e30
 
 
 @dataclass(frozen=True)
