@@ -12,9 +12,9 @@ import json
 import math
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -159,15 +159,64 @@ class Overview:
 
 @dataclass
 class _Done:
-    """What is kept of a record."""
+    """What is kept of a record: what a promotion needs, and what time it took."""
 
-    mse: float | None
+    record: dict
     flop: float
     used: float | None  # part of its epochs after which it was stopped
     finished: float
     seconds: float
-    best: Best | None
-    slim: dict = field(repr=False)
+
+    @property
+    def complete(self) -> bool:
+        return self.record["state"] == "complete"
+
+
+class _Tally:
+    """Finished trials of a step, counted as they come, so that a look costs the same however many there are."""
+
+    def __init__(self):
+        self.done: dict[int, _Done] = {}
+        self.failed = 0
+        self.errors: Counter[str] = Counter()
+        self.best: list[Best] = []
+        self.begun: float | None = None
+        self.ended: float | None = None
+        self.recent: deque[_Done] = deque()  # by arrival
+        self._used = [0.0, 0]
+
+    def add(self, d: _Done) -> None:
+        r = d.record
+        self.done[r["trial"]] = d
+        if d.complete:
+            best = Best(
+                trial=r["trial"],
+                mse=r["validation_mse"],
+                num_parameters=r["num_parameters"],
+                hidden=tuple(r["hidden"]),
+                epochs=r["epochs"],
+            )
+            if len(self.best) < _NUM_BEST or best.mse <= self.best[-1].mse:
+                self.best = sorted([*self.best, best], key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
+            self._used[0] += d.used
+            self._used[1] += 1
+        else:
+            self.failed += 1
+            self.errors[r["error"]] += 1
+        self.begun = min(d.finished - d.seconds, self.begun or math.inf)
+        self.ended = max(d.finished, self.ended or 0.0)
+        self.recent.append(d)
+
+    def since(self, when: float) -> list[_Done]:
+        """Trials finished after `when`, which never goes back."""
+        while self.recent and self.recent[0].finished <= when:
+            self.recent.popleft()
+        return [d for d in self.recent if d.finished > when]
+
+    @property
+    def used(self) -> float:
+        """Part of its epochs that a trial takes on average."""
+        return self._used[0] / self._used[1] if self._used[1] and self._used[0] else 1.0
 
 
 class Observer:
@@ -190,10 +239,10 @@ class Observer:
         self._tails = {
             s: FolderTail(self._folder / f"step{s}", curves=False, patience_s=patience_s) for s in (1, 2)
         }
-        self._done: dict[int, dict[int, _Done]] = {1: {}, 2: {}}
+        self._tallies = {1: _Tally(), 2: _Tally()}
+        self._beyond: dict[int, _Done] = {}  # trials of step 1 that the study, made smaller, no longer has
         self._flop: dict[tuple[int, int], float] = {}
-        self._draws_left = _MOST_DRAWS
-        self._promoted: tuple[tuple[int, int], dict[int, Sequence[int]]] | None = None
+        self._promoted: tuple[tuple, list[int]] | None = None
         self._stamp: tuple | None = None
         self._description: dict | None = None
         self._config: Config | None = None
@@ -204,7 +253,7 @@ class Observer:
         self._read_description()
         for step, tail in self._tails.items():
             for record in tail.poll():
-                self._done[step][record["trial"]] = self._kept(record)
+                self._count(step, self._kept(record))
         members = self._members()
         steps = tuple(self._step(step, members) for step in (1, 2)) if self._config else ()
         prepared = (self._description or {}).get("prepared") or {}
@@ -233,6 +282,7 @@ class Observer:
             self._space = Space(self._config)
             self._stamp, self._problem = stamp, None
             self._flop.clear()
+            self._count_again()
         except FileNotFoundError:
             self._problem = None if self._folder.is_dir() else f"{self._folder} does not exist"
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SearchError) as error:
@@ -242,26 +292,28 @@ class Observer:
 
     def _kept(self, r: dict) -> _Done:
         complete = r["state"] == "complete"
-        mse = r["validation_mse"] if complete else None
-        best = None
-        if complete:
-            best = Best(
-                trial=r["trial"],
-                mse=mse,
-                num_parameters=r["num_parameters"],
-                hidden=tuple(r["hidden"]),
-                epochs=r["epochs"],
-            )
-        slim = {k: r.get(k) for k in ("trial", "state", "validation_mse", "num_parameters", "error")}
+        keys = ("trial", "state", "validation_mse", "num_parameters", "hidden", "epochs", "error")
         return _Done(
-            mse=mse,
+            record={k: r[k] for k in keys},
             flop=self._cost(r["step"], r["hidden"], r["train"]),
             used=r["epochs"] / r["train"]["max_epochs"] if complete else None,
             finished=datetime.fromisoformat(r["finished"]).timestamp(),
             seconds=r["seconds"],
-            best=best,
-            slim=slim,
         )
+
+    def _count(self, step: int, d: _Done) -> None:
+        if step == 1 and self._config and d.record["trial"] >= self._config.search.trials:
+            self._beyond[d.record["trial"]] = d
+        else:
+            self._tallies[step].add(d)
+
+    def _count_again(self) -> None:
+        """Settings have changed: what belongs to the study may have, too."""
+        every = [*self._tallies[1].done.values(), *self._beyond.values()]
+        self._tallies[1] = _Tally()
+        self._beyond.clear()
+        for d in every:
+            self._count(1, d)
 
     def _cost(self, step: int, hidden: Sequence[int], train: Mapping) -> float:
         """Arithmetic of a training that runs all its epochs, as `StudyContext.flop` has it."""
@@ -276,17 +328,14 @@ class Observer:
         epoch = 2.0 * (n * (3 * products - widths[0] * widths[1]) + v * products)
         return train["max_epochs"] * (epoch + _OVERHEAD_FLOP * steps * (len(hidden) + 2))
 
-    def _missing_flop(self, step: int, missing: Sequence[int]) -> float:
+    def _missing_flop(self, step: int, chosen: Sequence[int], done: Mapping[int, _Done]) -> float:
         """Arithmetic of trials that are not finished, from a part of them if they are many."""
-        if not missing:
-            return 0.0
-        stride = -(-len(missing) // _MOST_DRAWS)
-        known = [f for t in missing if (f := self._flop.get((step, t))) is not None]
-        if len(known) < min(len(missing), _MOST_DRAWS // 2):
-            for t in missing[::stride]:
-                self._draw(step, t)
-            known = [f for t in missing if (f := self._flop.get((step, t))) is not None]
-        return math.fsum(known) / len(known) * len(missing)
+        num_missing = len(chosen) - len(done)
+        if num_missing <= _MOST_DRAWS:
+            return math.fsum(self._draw(step, t) for t in chosen if t not in done)
+        stride = max(1, len(chosen) // _MOST_DRAWS)
+        sample = [self._draw(step, t) for t in chosen[::stride] if t not in done]
+        return math.fsum(sample) / max(len(sample), 1) * num_missing
 
     def _draw(self, step: int, trial: int) -> float:
         if (step, trial) not in self._flop:
@@ -299,53 +348,52 @@ class Observer:
 
     def _chosen(self, step: int) -> Sequence[int] | None:
         """Trials of a step; None: not known yet."""
+        trials, first = self._config.search.trials, self._tallies[1].done
         if step == 1:
-            return range(self._config.search.trials)
-        first = self._done[1]
-        if len(first) < self._config.search.trials:
+            return range(trials)
+        if len(first) < trials:
             return None
-        key = (len(first), hash(self._config.search))
+        search = self._config.search
+        key = (search.num_top, search.light_top, search.light_factor, trials)
         if self._promoted is None or self._promoted[0] != key:
             from hpo.promotion import promote
 
-            search = self._config.search
-            records = [first[t].slim for t in sorted(first) if t < search.trials]
-            chosen = promote(
-                records, top=search.num_top, light_top=search.light_top, light_factor=search.light_factor
-            )
-            self._promoted = (key, [p.trial for p in chosen])
+            records = [first[t].record for t in sorted(first)]
+            found = promote(records, top=search.num_top, light_top=search.light_top, light_factor=search.light_factor)
+            self._promoted = (key, [p.trial for p in found])
         return self._promoted[1]
 
     def _step(self, step: int, members: Sequence[MemberView]) -> StepView:
-        chosen = self._chosen(step)
-        every = self._done[step]
-        in_step = every if chosen is None else {t: every[t] for t in chosen if t in every}
+        chosen, tally = self._chosen(step), self._tallies[step]
+        if step == 2 and chosen is not None and tally.done.keys() - set(chosen):  # chosen by other settings
+            every, tally = tally.done, _Tally()
+            for t in chosen:
+                if t in every:
+                    tally.add(every[t])
         under_way = [r for m in members if m.alive for w in m.workers for r in w.trials if r.step == step]
-        running = list({r.trial: r for r in under_way if r.trial not in every}.values())  # a group's ranks share one
-        errors = Counter(d.slim["error"] for d in in_step.values() if d.mse is None)
-        best = sorted((d.best for d in in_step.values() if d.best), key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
-        rate, left = self._pace(step, chosen, in_step, running, members)
+        running = list({r.trial: r for r in under_way if r.trial not in tally.done}.values())  # ranks share one
+        rate, left = self._pace(step, chosen, tally, running, members)
         return StepView(
             step=step,
             total=None if chosen is None else len(chosen),
-            done=len(in_step),
-            failed=sum(d.mse is None for d in in_step.values()),
+            done=len(tally.done),
+            failed=tally.failed,
             running=len(running),
-            best=tuple(best),
+            best=tuple(tally.best),
             rate=rate,
             seconds_left=left,
-            begun=min((d.finished - d.seconds for d in in_step.values()), default=None),
-            ended=max((d.finished for d in in_step.values()), default=None),
-            errors=tuple(errors.most_common(3)),
+            begun=tally.begun,
+            ended=tally.ended,
+            errors=tuple(tally.errors.most_common(3)),
         )
 
-    def _pace(self, step, chosen, done: Mapping[int, _Done], running: Sequence[Running], members):
+    def _pace(self, step, chosen, tally: _Tally, running: Sequence[Running], members):
         """Trials per second, and seconds left: the arithmetic that is left at the rate of the last minutes."""
         here = [m for m in members if m.alive]
-        if chosen is None or not here or len(done) >= len(chosen):
+        if chosen is None or not here or len(tally.done) >= len(chosen):
             return None, None
         now = self._clock()
-        recent = [d for d in done.values() if d.finished > now - _WINDOW_S]
+        recent = tally.since(now - _WINDOW_S)
         begins = [d.finished - d.seconds for d in recent] + [now - r.seconds for r in running]
         begin = max(now - _WINDOW_S, min(m.started for m in here), min(begins, default=now))
         elapsed = now - begin
@@ -353,9 +401,7 @@ class Observer:
             return None, None
         recent = [d for d in recent if d.finished > begin]
         # A trial that stops early counts in full; so does the part of one under way, by what others have used.
-        used = [d.used for d in done.values() if d.used]
-        expected = math.fsum(used) / len(used) if used else 1.0
-        fraction = {r.trial: min(1.0, r.epoch / max(r.max_epochs, 1) / expected) for r in running}
+        fraction = {r.trial: min(1.0, r.epoch / max(r.max_epochs, 1) / tally.used) for r in running}
         work = math.fsum(d.flop * _part(d.finished - begin, d.seconds) for d in recent)
         work += math.fsum(
             self._draw(step, r.trial) * fraction[r.trial] * _part(elapsed, r.seconds) for r in running if r.epoch
@@ -363,7 +409,7 @@ class Observer:
         rate = len(recent) / elapsed if recent else None
         if work <= 0.0:
             return rate, None
-        left = self._missing_flop(step, [t for t in chosen if t not in done])
+        left = self._missing_flop(step, chosen, tally.done)
         left -= math.fsum(self._draw(step, t) * f for t, f in fraction.items() if f)
         longest = max((r.seconds * (1.0 / f - 1.0) for r in running if (f := fraction[r.trial])), default=0.0)
         return rate, max(elapsed * max(left, 0.0) / work, longest)

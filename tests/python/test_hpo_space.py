@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from hpo.config import Config
-from hpo.space import Space, torch_seed
+from hpo.space import Space, _Streams, stream, torch_seed
 
 TABLES = {
     "space": {"activation": ["relu", "tanh"]},
@@ -27,6 +27,15 @@ def test_a_trial_is_the_same_whatever_was_drawn_before():
     assert forward == backward
     assert forward != [space(seed=1).draw(i) for i in range(20)]
     assert len({str(p) for p in forward}) == 20
+
+
+def test_the_generator_that_is_set_anew_gives_the_numbers_of_a_new_one():
+    reused = _Streams()
+    for trial in range(50):
+        for purpose in ("width_1", "learning_rate"):
+            again, new = reused(2**63 - 1, trial, purpose), stream(2**63 - 1, trial, purpose)
+            for draw in (lambda g: g.integers(9, dtype="uint32"), lambda g: g.random(), lambda g: g.integers(1 << 63)):
+                assert draw(again) == draw(new)  # three kinds of draws, of which one leaves half a word behind
 
 
 def test_adding_a_hyperparameter_leaves_the_others_as_they_were():

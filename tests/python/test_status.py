@@ -70,7 +70,7 @@ def test_throughput_and_time_left_weigh_trials_by_their_arithmetic(out):
     assert first.rate == pytest.approx(20 / 100.0)
     o = observer(out, 100.0)
     o.look()
-    done = sum(d.flop for d in o._done[1].values()) + o._draw(1, 20)  # at epoch 50: the others stopped at 6
+    done = sum(d.flop for d in o._tallies[1].done.values()) + o._draw(1, 20)  # at epoch 50: the others stopped at 6
     left = sum(o._draw(1, t) for t in range(21, 40))
     assert first.seconds_left == pytest.approx(100.0 * left / done, rel=0.05)  # the first began 5 s before the study
 
