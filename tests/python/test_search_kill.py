@@ -1,20 +1,26 @@
-"""Whatever is killed, the same command goes on, and ends as if nothing had happened."""
+"""Whatever is killed, the search goes on, or the same command does, and ends as if nothing had happened."""
 
+import contextlib
+import json
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
 import torch
 
+from emulator.records import read_folder
 from hpo.config import Config
 from hpo.prepare import open_samples
 from hpo.run import prepare_steps, resolved
-from hpo.study import StudyLock, ranking
+from hpo.stop import StopSignals
+from hpo.study import ranking
 from hpo.trial import StudyContext, Task
 from hpo.workers import Pool
-from tests.python.hpo_cases import outcomes, raw_records, run, start, write_config, write_samples
+from tests.python.hpo_cases import PROVENANCE, ROOT, outcomes, raw_records, run, start, write_config, write_samples
 
 NUM_TRIALS = 24
 
@@ -24,17 +30,23 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("kill")
 
 
-@pytest.fixture(scope="module")
-def config(folder):
-    samples = write_samples(folder / "samples.nc", num_samples=4000, bounded=False)
+def search_config(folder, name, *, trials, top, seed, epochs):
+    samples = folder / "samples.nc"
+    if not samples.exists():
+        write_samples(samples, num_samples=4000, bounded=False)
     return write_config(
-        folder / "c.toml",
+        folder / name,
         samples,
         space={"depth": {"low": 1, "high": 3}, "widths": [8, 16, 32]},
         train={"learning_rate": [1e-3, 1e30], "batch_size": 32, "max_epochs": 12, "patience": 0},
-        search={"trials": NUM_TRIALS, "p_subset": 0.25, "top": 5, "seed": 2, "checkpoint_seconds": 0.0},
-        step2={"max_epochs": 25, "learning_rate_schedule": "cosine"},
+        search={"trials": trials, "p_subset": 0.25, "top": top, "seed": seed, "checkpoint_seconds": 0.0},
+        step2={"max_epochs": epochs, "learning_rate_schedule": "cosine"},
     )
+
+
+@pytest.fixture(scope="module")
+def config(folder):
+    return search_config(folder, "c.toml", trials=NUM_TRIALS, top=5, seed=2, epochs=25)
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +69,17 @@ def wait_for(condition, process, seconds=90.0):
 
 
 def kill(process):
-    """kill -9 of the coordinator alone: its workers have to end by themselves."""
+    """kill -9 of the member alone: its workers have to end by themselves."""
     process.send_signal(signal.SIGKILL)
     process.communicate()
 
 
 def children(pid):
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(p) for p in file.read().split()]
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(p) for p in file.read().split()]
+    except OSError:
+        return []
 
 
 def is_worker(pid):
@@ -75,23 +90,122 @@ def is_worker(pid):
         return False
 
 
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(folder, config, undisturbed):
-    out, moments = folder / "killed", random.Random(11)
-    total = NUM_TRIALS + 5
-    # in step 1 twice, about its end, and within step 2 twice
-    for least in (3, 12, NUM_TRIALS - 1, NUM_TRIALS, total - 3):
-        process = start("--config", config, "--workers", 2, out=out)
-        wait_for(lambda least=least: count(out) >= least, process)
-        time.sleep(moments.uniform(0.0, 0.3))
-        kill(process)
-    before = {step: {r["trial"]: r["finished"] for r in raw_records(out, step)} for step in (1, 2)}
-    run("--config", config, "--workers", 2, "--quiet", out=out)
-    for step in (1, 2):
-        assert outcomes(out, step) == outcomes(undisturbed, step)
-        after = {r["trial"]: r["finished"] for r in raw_records(out, step)}
-        assert {t: after[t] for t in before[step]} == before[step], "a finished trial was run again"
-    top = [[(r["trial"], r["validation_mse"]) for r in ranking(raw_records(o, 2))] for o in (out, undisturbed)]
-    assert top[0] == top[1] and len(top[0]) == 5
+# -- many kills in one search ------------------------------------------------------------------------------------------
+
+MANY_TRIALS, MANY_RETRAINED = 200, 10
+KINDS = ["worker"] * 7 + ["leader"] * 5 + ["node"] * 5 + ["job"] * 3
+NODES = {"a": (1, 1), "b": (2,)}  # workers of each member of a node
+
+
+class Job:
+    """Members of one search, as processes; each node is a few of them that die together."""
+
+    def __init__(self, config, out):
+        self.config, self.out = config, out
+        self.members = {node: [None] * len(workers) for node, workers in NODES.items()}
+        self.errors = out.with_name(f"{out.name}.errors")
+        self.replace_the_dead()
+
+    def replace_the_dead(self):
+        for node, workers in NODES.items():
+            for k, number in enumerate(workers):
+                if self.members[node][k] is None or self.members[node][k].poll() is not None:
+                    self.members[node][k] = self._start(number)
+
+    def _start(self, workers):
+        command = [sys.executable, "-m", "hpo.search", "--config", self.config, "--out", self.out]
+        command += ["--workers", workers, "--device", "cpu", "--quiet"]
+        with open(self.errors, "ab") as errors:
+            return subprocess.Popen(
+                [str(c) for c in command], cwd=ROOT, start_new_session=True, stdout=errors, stderr=errors
+            )
+
+    def alive(self):
+        return [m for members in self.members.values() for m in members if m.poll() is None]
+
+    def workers(self):
+        return [pid for member in self.alive() for pid in children(member.pid) if is_worker(pid)]
+
+    def leader(self):
+        """The process of the member that holds the newest lease of that name."""
+        leases = [(int(p.suffix[2:]), p.read_text().strip()) for p in (self.out / "leases").glob("leader.g*")]
+        if leases:
+            with contextlib.suppress(OSError):
+                text = (self.out / "members" / f"{max(leases)[1]}.json").read_text()
+                return next((m for m in self.alive() if f'"pid": {m.pid},' in text), None)
+        return None
+
+    def kill(self, kind, moments):
+        """Kill one thing of this kind; what it was."""
+        if kind == "worker":
+            pid = moments.choice(until(self.workers, "a worker"))
+            os.kill(pid, signal.SIGKILL)
+            return f"worker {pid}"
+        if kind == "leader":
+            leader = until(self.leader, "a leader")
+            victims, what = [leader], f"leader {leader.pid}"
+        elif kind == "node":
+            node = moments.choice(sorted(NODES))
+            victims, what = self.members[node], f"node {node}"
+        else:
+            victims, what = self.alive(), "the whole job"
+        # with all they have started; a leader's workers have to end by themselves
+        started = [pid for member in victims if kind != "leader" for pid in children(member.pid)]
+        for member in victims:
+            member.kill()
+        for pid in started:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        for member in victims:
+            member.wait()
+        return what
+
+
+def until(look, what, seconds=120.0):
+    deadline = time.monotonic() + seconds
+    while not (found := look()):
+        assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
+        time.sleep(0.005)
+    return found
+
+
+def table(out, step):
+    """What a study has come to, without what may differ between two runs of a trial."""
+    return [{k: v for k, v in r.items() if k not in PROVENANCE} for r in read_folder(out / f"step{step}")]
+
+
+@pytest.mark.parametrize("seed", [1])
+def test_twenty_random_kills_leave_every_trial_finished_once_and_the_table_as_it_was(folder, seed):
+    config = search_config(folder, "many.toml", trials=MANY_TRIALS, top=MANY_RETRAINED, seed=5, epochs=40)
+    undisturbed = folder / "many-undisturbed"
+    run("--config", config, "--workers", 2, "--quiet", out=undisturbed)
+    out, moments = folder / f"killed-{seed}", random.Random(seed)
+    kinds = moments.sample(KINDS, len(KINDS))
+    total = MANY_TRIALS + MANY_RETRAINED
+    # some in each step, and one at the last trial of step 1
+    least = sorted(
+        [*moments.sample(range(MANY_TRIALS - 1), 15), MANY_TRIALS, *moments.sample(range(MANY_TRIALS, total - 2), 4)]
+    )
+    job = Job(config, out)
+    for number, (kind, records) in enumerate(zip(kinds, least, strict=True), start=1):
+        until(lambda records=records: count(out) >= records or not job.alive(), f"{records} records")
+        time.sleep(moments.uniform(0.0, 0.2))
+        assert job.alive(), f"the search ended before kill {number}: {job.errors.read_text()}"
+        what = job.kill(kind, moments)
+        print(f"kill {number}: {what}, at {count(out)} of {total} records", flush=True)
+        job.replace_the_dead()
+    until(lambda: not job.alive(), "the end")
+    assert [m.returncode for members in job.members.values() for m in members] == [0, 0, 0], job.errors.read_text()
+
+    for step, number in ((1, MANY_TRIALS), (2, MANY_RETRAINED)):
+        assert len(raw_records(out, step)) == number, "a trial was recorded twice, or not at all"
+        assert table(out, step) == table(undisturbed, step)
+    ranked = [[(r["trial"], r["validation_mse"]) for r in ranking(raw_records(o, 2))] for o in (out, undisturbed)]
+    assert ranked[0] == ranked[1] and len(ranked[0]) == MANY_RETRAINED
+    assert not list(out.glob("step*/checkpoints/*"))
+
+
+# -- one kill, one signal ----------------------------------------------------------------------------------------------
 
 
 def test_a_retraining_killed_in_the_middle_goes_on_from_its_checkpoint(folder, config, undisturbed):
@@ -114,34 +228,57 @@ def test_a_retraining_killed_in_the_middle_goes_on_from_its_checkpoint(folder, c
     assert not checkpoints.exists()
 
 
-def test_ctrl_c_stops_cleanly_and_the_folder_alone_goes_on(folder, config, undisturbed):
-    out = folder / "interrupted"
+@pytest.mark.parametrize(
+    ("number", "status", "records"),
+    [(signal.SIGINT, 130, 5), (signal.SIGTERM, 143, NUM_TRIALS + 1), (signal.SIGUSR2, 75, 10)],
+    ids=["ctrl-c", "TERM", "USR2"],
+)
+def test_a_signal_to_all_its_processes_stops_it_cleanly(folder, config, undisturbed, number, status, records):
+    """As a terminal (Ctrl-C) and SLURM (scancel, time limit) send it. The folder alone goes on from there."""
+    out = folder / f"stopped-{status}"
     process = start("--config", config, "--workers", 2, out=out)
-    wait_for(lambda: count(out) >= 5, process)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: coordinator and workers
+    wait_for(lambda: count(out) >= records, process)
+    os.killpg(process.pid, number)
     _, error = process.communicate(timeout=30)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert f"Go on with: python -m hpo.search --out {out}" in error
     assert "Traceback" not in error
-    assert count(out) < NUM_TRIALS
+    assert count(out) < NUM_TRIALS + 5
+    assert [json.loads(path.read_text())["state"] for path in out.glob("members/*.json")] == ["left"]
     assert not list(out.glob("**/.*")), "something half-written was left"
     run("--quiet", "--workers", 2, out=out)
     for step in (1, 2):
         assert outcomes(out, step) == outcomes(undisturbed, step)
 
 
-def test_workers_end_with_their_killed_coordinator(folder, config):
+def test_usr2_at_any_moment_of_the_start_asks_for_another_run(folder, config):
+    """A job that waited for long may have little time left when its tasks start."""
+    for seconds in (0.6, 1.2, 1.8, 2.4, 3.0):
+        out = folder / f"early-{seconds}"
+        process = start("--config", config, "--workers", 2, out=out)
+        until(lambda process=process: _takes_usr2(process.pid), "its handler")
+        time.sleep(seconds)
+        os.killpg(process.pid, signal.SIGUSR2)
+        text, error = process.communicate(timeout=30)
+        assert process.returncode == 75, (seconds, text, error)
+        assert "Traceback" not in error, (seconds, error)
+
+
+def _takes_usr2(pid):
+    with open(f"/proc/{pid}/status") as file:
+        caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt"))
+    return caught >> (signal.SIGUSR2 - 1) & 1
+
+
+def test_workers_end_with_their_killed_member(folder, config):
     out = folder / "orphans"
     process = start("--config", config, "--workers", 2, out=out)
     wait_for(lambda: count(out) >= 1, process)
-    workers = [p for p in children(process.pid) if is_worker(p)]
-    assert len(workers) == 2
-    for pid in workers:  # they keep the study locked until they have ended
-        files = [os.path.realpath(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        assert os.path.realpath(out / "lock") in files
+    started = children(process.pid)
+    assert sum(is_worker(p) for p in started) >= 2
     kill(process)
     deadline = time.monotonic() + 5.0
-    while any(is_worker(p) for p in workers):
+    while any(os.path.exists(f"/proc/{p}/exe") for p in started):
         assert time.monotonic() < deadline, "workers outlive the search"
         time.sleep(0.01)
 
@@ -177,34 +314,37 @@ def test_a_trial_that_kills_every_worker_is_recorded_as_failed(tmp_path, config)
         output_columns=samples.output_columns,
         provenance={},
     )
-    lock = StudyLock(out)
-    records, written, deaths = [], [], []
+    deaths = set()
 
-    def tick(busy):
-        for worker in pool._busy():
-            if worker.task.trial == 1 and worker.process.is_alive():
+    def tick():
+        for worker in pool._workers.values():
+            if (1, 1) in worker.tasks and worker.capacity is not None and worker.process.is_alive():
                 worker.process.kill()
-                deaths.append(worker.process.pid)
+                deaths.add(worker.process.pid)
 
-    pool = Pool(context, ["cpu"], lock.fd, on_record=records.append, on_tick=tick, write_record=written.append)
-    # a trial long enough to be caught at work: the worker starts for a second or more before it
-    pool.run([Task(step=1, trial=k, flop=1.0, extra={}) for k in (1, 0, 2)])
-    pool.close()
-    lock.release()
-    assert len(set(deaths)) == 2
-    assert [(r["trial"], r["state"]) for r in records] == [(1, "failed"), (0, "complete"), (2, "complete")]
-    assert [r["trial"] for r in written] == [1]
-    assert "its worker ended with signal SIGKILL (out of memory?) (2 attempts)" in records[0]["error"]
+    with StopSignals() as stop:
+        pool = Pool(context, ["cpu"], name="member", stop=stop, on_tick=tick)
+        # a trial long enough to be caught at work: the worker starts for a second or more before it
+        pool.run(Tasks([Task(step=1, trial=k, flop=1.0, extra={}) for k in (1, 0, 2)]), 1)
+        pool.close()
+    assert len(deaths) == 4
+    records = raw_records(out, 1)
+    assert [(r["trial"], r["state"]) for r in records] == [(0, "complete"), (1, "failed"), (2, "complete")]
+    assert "its worker ended with signal SIGKILL (out of memory?) (4 attempts)" in records[1]["error"]
 
 
-def test_the_lock_is_held_until_the_last_worker_has_ended(tmp_path):
-    lock = StudyLock(tmp_path)
-    child = os.fork()
-    if child == 0:
-        time.sleep(1.0)
-        os._exit(0)
-    lock.release()
-    begin = time.monotonic()
-    StudyLock(tmp_path).release()
-    assert time.monotonic() - begin > 0.3
-    os.waitpid(child, 0)
+class Tasks:
+    """A source of a few trials, all ours."""
+
+    def __init__(self, tasks):
+        self.waiting, self.left = list(tasks), len(tasks)
+
+    def take(self, free):
+        taken, self.waiting = self.waiting[:free], self.waiting[free:]
+        return taken
+
+    def record(self, record):
+        self.left -= 1
+
+    def done(self):
+        return self.left == 0
