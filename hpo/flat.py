@@ -21,7 +21,7 @@ import torch
 from emulator.mlp import MLPSpec, build_mlp
 from hpo.lanes import CudaLane, HostLane, lane_on
 from hpo.recipe import Recipe
-from hpo.train import ADAM_EPSILON, Piece, Progress, TrainingData, epoch_order, flat_weights, pieces_of_an_epoch
+from hpo.train import ADAM_EPSILON, Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
 
 _BETAS = (0.9, 0.999)
 # What torch.nn.utils.clip_grad_norm_ adds to the norm.
@@ -79,8 +79,10 @@ class _Batch:
 
     x_BI: torch.Tensor
     y_BO: torch.Tensor
+    inputs_IB: list[torch.Tensor]  # of each layer, the other way round
     outputs: list[torch.Tensor]  # of each layer
     deltas: list[torch.Tensor]  # gradient by each layer's output; every second one shares its memory
+    deltas_OB: list[torch.Tensor]  # the same the other way round
     error: torch.Tensor  # of the outputs, flat
     squared_error: torch.Tensor  # its sum of squares goes here
 
@@ -132,7 +134,7 @@ class FlatTraining(Progress):
     def _make_weights(self, weights_seed: int) -> None:
         kind = {"dtype": self.data.dtype, "device": self.data.device}
         size = self.spec.num_parameters
-        self._weights, self._best, self._gradient = (torch.zeros(size, **kind) for _ in range(3))
+        self._weights, self._best, self._gradient = (torch.empty(size, **kind) for _ in range(3))
         self._moments = torch.zeros(size, **kind), torch.zeros(size, **kind)
         self._updates = torch.zeros((), dtype=torch.float32, device=self.data.device)
         # what products read and write: the same memory, or copies of less precision
@@ -141,7 +143,11 @@ class FlatTraining(Progress):
             self._factors, self._products = (b.to(self._low) for b in (self._weights, self._gradient))
         self._layers = list(self._views())
         network = build_mlp(self.spec, torch.Generator().manual_seed(weights_seed))
-        self._load(flat_weights(network.parameters()), self._weights)
+        for (start, fan_in, fan_out), linear in zip(_blocks(self.spec), network[::2], strict=True):
+            middle, stop = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
+            weight = linear.weight.t() if fan_out > fan_in else linear.weight
+            self._weights[start:middle].view(weight.shape).copy_(weight)
+            self._weights[middle:stop].copy_(linear.bias)
         # batch losses times batch size, squared errors of the validation part, squared norm of the weights
         self._sums = torch.zeros(3, dtype=torch.float64, device=self.data.device)
         self._squared_norm = torch.zeros((), **kind)
@@ -198,11 +204,15 @@ class FlatTraining(Progress):
         deltas = [_matrix(self._pair[k % 2], rows, w) for k, w in enumerate(widths)]
         if self._low is None:
             deltas[-1] = error.view(rows, widths[-1])
+        x_BI = self._x_NI[start:stop]
+        outputs = [_matrix(b, rows, w) for b, w in zip(self._outputs, widths, strict=True)]
         return _Batch(
-            x_BI=self._x_NI[start:stop],
+            x_BI=x_BI,
             y_BO=self._y_NO[start:stop],
-            outputs=[_matrix(b, rows, w) for b, w in zip(self._outputs, widths, strict=True)],
+            inputs_IB=[t.t() for t in (x_BI, *outputs[:-1])],
+            outputs=outputs,
             deltas=deltas,
+            deltas_OB=[t.t() for t in deltas],
             error=error,
             squared_error=self._squared_errors[step],
         )
@@ -330,9 +340,9 @@ class FlatTraining(Progress):
             layer = layers[k]
             x_BI = outputs[k - 1] if k else batch.x_BI
             if layer.widens:
-                torch.mm(x_BI.t(), d_BO, out=layer.gradient)
+                torch.mm(batch.inputs_IB[k], d_BO, out=layer.gradient)
             else:
-                torch.mm(d_BO.t(), x_BI, out=layer.gradient)
+                torch.mm(batch.deltas_OB[k], x_BI, out=layer.gradient)
             torch.sum(d_BO, 0, out=layer.bias_gradient_O)
             if k:
                 d_BI = deltas[k - 1]
