@@ -415,7 +415,8 @@ def _device_name(device: torch.device) -> str:
     """On a CPU every process is a device; GPUs may have other numbers in other processes."""
     if device.type == "cpu":
         return f"cpu of process {os.getpid()}"
-    return f"cuda {torch.cuda.get_device_properties(device).uuid}"
+    properties = torch.cuda.get_device_properties(device)
+    return f"cuda {getattr(properties, 'uuid', device.index)}"
 
 
 class _ResidentReader:

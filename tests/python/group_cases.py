@@ -127,13 +127,14 @@ def resumed(training_of, recipe, checkpoint):
     return curves(training)
 
 
-def killed(training_of, recipe, victim, after):
-    """One rank dies without a word."""
+def killed(training_of, recipe, victim, after, how="SIGKILL", patience=20.0):
+    """One rank dies, or stops, without a word."""
+    distributed.SILENCE_SECONDS = patience
     training = training_of(Recipe(**recipe), samples(torch.float64))
     while training.epoch < after:
         training.advance()
     if training.rank == victim:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), getattr(signal, how))
     while not training.done:
         training.advance()
     return {}

@@ -12,9 +12,10 @@ from tests.python import group_cases
 from tests.python.group_cases import SEEDS, SPEC, curves, resumed, samples, seats, stopped, together, whole
 
 RECIPE = {"batch_size": 64, "max_epochs": 12, "learning_rate": 3e-3}
-# 132 updates whose gradients are summed in another order: each differs by a few roundings (2^-24 or 2^-53), and Adam,
-# which divides by the root mean square of a gradient, passes on the relative error of the smallest.
-TOLERANCE = {"float32": 1e-3, "float64": 1e-10}
+# 132 updates whose gradients are summed in another order: a few roundings each (measured: 6e-8 and 4e-16 in the end).
+# Longer float32 trainings at a high rate part in the end, for a rounding decides which side of a ReLU a sample is on: a
+# net of 6 x 64 at 3e-3 after some 100 (4 ranks) or 300 updates (2 ranks); its float64 curves agree to 1e-12 throughout.
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -113,6 +114,17 @@ def test_a_checkpoint_of_one_is_taken_up_by_many(tmp_path):
     for rank in together(tmp_path / "g", 2, resumed, RECIPE, tmp_path / "checkpoint"):
         assert rank["validation"] == pytest.approx(want["validation"], rel=1e-10)
         assert rank["train"] == pytest.approx(want["train"], rel=1e-10)
+
+
+def test_a_rank_that_falls_silent_is_given_up(tmp_path):
+    folder = tmp_path / "g"
+    recipe = RECIPE | {"max_epochs": 100_000, "patience": 0}
+    processes = group_cases.start(folder, 2, group_cases.killed, recipe, 1, 3, "SIGSTOP", 2.0)
+    processes[0].join(60)
+    assert processes[0].exitcode == 0, "it waits for ever"
+    processes[1].kill()
+    found = group_cases.results(folder, processes)
+    assert found[0]["error"] == "GroupLost" and found[1] is None
 
 
 @pytest.mark.parametrize("victim", [0, 1])

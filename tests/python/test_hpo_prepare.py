@@ -1,5 +1,10 @@
 """What each step trains on: the right rows, and statistics of those alone."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import netCDF4
 import numpy as np
 import pytest
@@ -11,6 +16,7 @@ from hpo.prepare import choose_output_activation, open_samples, rows_of
 from hpo.run import prepare_steps
 from tests.python.hpo_cases import write_samples
 
+ROOT = Path(__file__).parents[2]
 INPUTS, OUTPUTS = ["sst", "wind speed", "profile"], ["flux"]
 
 
@@ -130,3 +136,44 @@ def test_impossible_splits_and_columns_are_refused(tmp_path):
         file["sst"][:] = 4.0
     with pytest.raises(SearchError, match="column 'sst' is constant"):
         prepared(tmp_path, config_of(path))
+
+
+PREPARE = """
+import json, sys
+from pathlib import Path
+from hpo.config import Config
+from hpo.prepare import open_samples
+from hpo.run import prepare_steps
+import emulator.normalise, hpo.prepare
+hpo.prepare._BLOCK_ROWS = emulator.normalise._BLOCK_ROWS = 4096
+emulator.dataset._SLAB_ROWS = 4096
+def kilobytes(what):
+    return int(next(l for l in open("/proc/self/status") if l.startswith(what)).split()[1])
+def make(name):
+    data = {"path": f"{sys.argv[1]}/{name}.nc", "inputs": ["a", "b"], "outputs": ["c"], "transforms": "none"}
+    config = Config.from_dict({"data": data})
+    prepare_steps(Path(sys.argv[1]) / name, config, open_samples(config.data), "checksum", lambda text: None)
+make("small")
+Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+before = kilobytes("VmRSS")
+make("large")
+print(json.dumps((kilobytes("VmHWM") - before) / 1024))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+def test_files_larger_than_memory_are_prepared_in_blocks(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, rows in (("small", 10_000), ("large", 400_000)):
+        with netCDF4.Dataset(tmp_path / f"{name}.nc", "w") as file:
+            file.createDimension("case", rows)
+            file.createDimension("level", 19)
+            for variable, dims in (("a", ("case", "level")), ("b", ("case",)), ("c", ("case",))):
+                file.createVariable(variable, "f8", dims).units = "1"
+                file[variable][:] = rng.random([file.dimensions[d].size for d in dims])
+    done = subprocess.run([sys.executable, "-c", PREPARE, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # the samples are 64 MiB; row numbers of the split, some of which exist several times over, 3 MiB
+    assert json.loads(done.stdout) < 32
+    again = np.load(tmp_path / "large" / "step2" / "x_train-0.npy", mmap_mode="r")
+    assert again.shape == (256_000, 20) and again.dtype == np.float32
