@@ -24,7 +24,12 @@ CUDA_CAPACITY = 4
 # Between two looks at a device on which all trials are at work.
 _POLL_SECONDS = 1e-4
 
-OutOfMemory = (MemoryError, torch.OutOfMemoryError)
+
+def is_out_of_memory(error: Exception | None) -> bool:
+    """Whether that is why; PyTorch's allocator on a CPU raises a RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def check_precision(precision: str, engine: str, device: torch.device) -> None:
@@ -153,13 +158,14 @@ class Fleet:
         self._later.clear()
 
     def _begin(self, key, make) -> None:
+        assert self._lanes, "more trainings than the capacity of the fleet"
         lane = self._lanes.pop()
         try:
             training, seconds = make(lane)
         except Exception as error:
             lane.forget()
             self._lanes.append(lane)
-            if isinstance(error, OutOfMemory) and self.flights:
+            if is_out_of_memory(error) and self.flights:
                 self._alone.append((key, make))
             else:
                 self._landed.append(Landing(key, None, error))
@@ -186,13 +192,11 @@ class Fleet:
                 after_piece(flight)
             if not flight.training.done:
                 return
-        except OutOfMemory as reason:
-            if len(self.flights) > 1:
+        except Exception as reason:
+            error = reason
+            if is_out_of_memory(error) and len(self.flights) > 1:
                 self.leave(flight)
                 self._alone.append((flight.key, flight.make))
                 return
-            error = reason
-        except Exception as reason:
-            error = reason
         self._landed.append(Landing(flight.key, flight, error))
         self.leave(flight)

@@ -19,7 +19,7 @@ from hpo.config import Config
 from hpo.distributed import group_training
 from hpo.errors import GroupLost, Interrupted
 from hpo.flat import FlatTraining
-from hpo.fleet import Fleet, Flight, Landing, OutOfMemory, check_precision, use_precision
+from hpo.fleet import Fleet, Flight, Landing, check_precision, is_out_of_memory, use_precision
 from hpo.groups import Seat
 from hpo.prepare import Prepared
 from hpo.recipe import Recipe
@@ -164,8 +164,15 @@ class TrialRunner:
         The record is None for a seat other than the first: the first one's says it all. Networks are saved before.
         An exception is something unforeseen in that trial alone, or `Interrupted`: another seat stops the trial.
         """
-        landed = self._fleet.advance(_ADVANCE_SECONDS, self._write_if_due)
-        return [(self._plans[landing.key].task, self._result(landing)) for landing in landed]
+        ended = []
+        for landing in self._fleet.advance(_ADVANCE_SECONDS, self._write_if_due):
+            plan = self._plans.pop(landing.key)
+            try:
+                result = self._result(plan, landing)
+            except Exception as error:  # a network that cannot be saved
+                result = error
+            ended.append((plan.task, result))
+        return ended
 
     def running(self) -> list[dict]:
         """What is under way: plain data for people to see."""
@@ -213,10 +220,10 @@ class TrialRunner:
         if plan.writes:
             plan.checkpoint.write_if_due(flight.training, flight.seconds)
 
-    def _result(self, landing: Landing) -> dict | Exception | None:
+    def _result(self, plan: _Plan, landing: Landing) -> dict | Exception | None:
         """Record of a trial that has ended, or what else became of it."""
-        plan, flight, error = self._plans.pop(landing.key), landing.flight, landing.error
-        if isinstance(error, OutOfMemory):
+        flight, error = landing.flight, landing.error
+        if is_out_of_memory(error):
             return failed_record(self.context, plan.task, f"out of memory on {self.device}: {error}", self.name)
         if isinstance(error, Interrupted) and plan.writes:
             plan.checkpoint.write(flight.training, flight.seconds)
