@@ -136,7 +136,8 @@ class Study:
 
     def sweep(self) -> None:
         """Remove what a killed search was about to put into place; only while no other member is at work."""
-        for pattern in (".*.json.*", ".config.toml.*", "cache/.*", "members/.*", "leases/.*", "step?/*/.trial-*", "groups"):
+        hidden = (".*.json.*", ".config.toml.*", "cache/.*", "members/.*", "leases/.*", "step?/*/.trial-*")
+        for pattern in (*hidden, "groups"):
             for path in self.folder.glob(pattern):
                 if path.is_dir():
                     shutil.rmtree(path, ignore_errors=True)
