@@ -27,16 +27,25 @@ static const emu_library_search library = {
     .remedy = "install ONNX Runtime 1.19 or later (pip's onnxruntime holds it in its folder capi)",
 };
 
+/* What is being done, for messages */
+typedef struct {
+    const ort_api *api;
+    const char *doing;
+    emu_error *error;
+} step;
+
 /* What ONNX Runtime said, as our error. Frees `status`; true if it is NULL, that is, success. */
-static bool good(const ort_api *api, ort_status *status, const char *doing, emu_error *error)
+static bool good(const step *at, ort_status *status)
 {
     if (status == NULL)
         return true;
+    const ort_api *api = at->api;
     const int code = api->get_error_code(status);
     char text[600];
     emu_one_line(text, sizeof text, api->get_error_message(status));
-    emu_fail(error, code == ORT_INVALID_PROTOBUF || code == ORT_INVALID_GRAPH ? EMU_ERR_FORMAT : EMU_ERR_UNSUPPORTED,
-             "ONNX Runtime failed while %s: %s", doing, text);
+    emu_fail(at->error,
+             code == ORT_INVALID_PROTOBUF || code == ORT_INVALID_GRAPH ? EMU_ERR_FORMAT : EMU_ERR_UNSUPPORTED,
+             "ONNX Runtime failed while %s: %s", at->doing, text);
     api->release_status(status);
     return false;
 }
@@ -79,32 +88,29 @@ static bool create_session(state *s, emu_text bytes, int num_threads, emu_error 
 {
     const ort_api *api = s->api;
     ort_session_options *options = NULL;
-    const bool done =
-        good(api, api->create_env_with_logger(log_nothing, NULL, ORT_LOG_FATAL, "libemulator", &s->env), "starting",
-             error) &&
-        good(api, api->disable_telemetry(s->env), "starting", error) &&
-        good(api, api->create_session_options(&options), "starting", error) &&
-        good(api, api->set_log_severity(options, ORT_LOG_FATAL), "setting options", error) &&
-        good(api, api->set_execution_mode(options, ORT_SEQUENTIAL), "setting options", error) &&
-        good(api, api->set_intra_op_threads(options, num_threads), "setting options", error) &&
-        good(api, api->set_inter_op_threads(options, 1), "setting options", error) &&
-        /* waiting threads sleep: the cores are the host's */
-        good(api, api->add_config_entry(options, "session.intra_op.allow_spinning", "0"), "setting options", error) &&
-        good(api, api->create_session_from_array(s->env, bytes.data, bytes.size, options, &s->session),
-             "reading the model", error) &&
-        good(api, api->create_cpu_memory_info(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &s->memory), "starting",
-             error) &&
-        good(api, api->default_allocator(&s->allocator), "starting", error);
+    step at = {api, "starting", error};
+    bool done = good(&at, api->create_env_with_logger(log_nothing, NULL, ORT_LOG_FATAL, "libemulator", &s->env)) &&
+                good(&at, api->disable_telemetry(s->env)) &&
+                good(&at, api->create_cpu_memory_info(ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &s->memory)) &&
+                good(&at, api->default_allocator(&s->allocator)) && good(&at, api->create_session_options(&options)) &&
+                good(&at, api->set_log_severity(options, ORT_LOG_FATAL)) &&
+                good(&at, api->set_execution_mode(options, ORT_SEQUENTIAL)) &&
+                good(&at, api->set_intra_op_threads(options, num_threads)) &&
+                good(&at, api->set_inter_op_threads(options, 1)) &&
+                /* waiting threads sleep: the cores are the host's */
+                good(&at, api->add_config_entry(options, "session.intra_op.allow_spinning", "0"));
+    at.doing = "reading the model";
+    done = done && good(&at, api->create_session_from_array(s->env, bytes.data, bytes.size, options, &s->session));
     if (options != NULL)
         api->release_session_options(options);
     return done;
 }
 
 /* Type and shape of the one input or output; a dimension is -1 where the graph does not state it. */
-static bool read_side(const state *s, const char *side, size_t count, ort_type_info *info, int *type, int64_t dims[2],
-                      emu_error *error)
+static bool read_side(const step *at, const char *side, size_t count, ort_type_info *info, int *type, int64_t dims[2])
 {
-    const ort_api *api = s->api;
+    const ort_api *api = at->api;
+    emu_error *const error = at->error;
     const ort_tensor_info *tensor = NULL;
     size_t rank = 0;
     int kind = 0;
@@ -114,14 +120,14 @@ static bool read_side(const state *s, const char *side, size_t count, ort_type_i
                         "the graph has %zu %ss, libemulator takes one: a tensor [ncol, num_%ss]; join them in the "
                         "graph",
                         count, side, side);
-    if (!good(api, api->kind_of_type(info, &kind), "describing the model", error))
+    if (!good(at, api->kind_of_type(info, &kind)))
         return false;
     if (kind != ORT_TENSOR)
         return emu_fail(error, EMU_ERR_UNSUPPORTED, "the graph's %s is no tensor (a map, say); export it as a tensor",
                         side);
-    if (!good(api, api->tensor_info(info, &tensor), "describing the model", error) ||
-        !good(api, api->element_type(tensor, type), "describing the model", error) ||
-        !good(api, api->rank(tensor, &rank), "describing the model", error))
+    if (!good(at, api->tensor_info(info, &tensor)) ||
+        !good(at, api->element_type(tensor, type)) ||
+        !good(at, api->rank(tensor, &rank)))
         return false;
     if (*type != ORT_FLOAT && *type != ORT_DOUBLE)
         return emu_fail(error, EMU_ERR_UNSUPPORTED,
@@ -132,7 +138,7 @@ static bool read_side(const state *s, const char *side, size_t count, ort_type_i
         return emu_fail(error, EMU_ERR_UNSUPPORTED,
                         "the graph's %s has %zu dimensions, expected two: [ncol, num_%ss]; reshape it in the graph",
                         side, rank, side);
-    return good(api, api->dimensions(tensor, dims, 2), "describing the model", error);
+    return good(at, api->dimensions(tensor, dims, 2));
 }
 
 static ort_value *tensor(const state *s, void *data, int type, const int64_t shape[2], ort_status **status)
@@ -184,11 +190,11 @@ static bool try_out(const state *s, int64_t rows, int64_t n, int64_t *m, emu_err
     int64_t dims[2] = {-1, -1};
     if (x == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory for a trial run");
-    bool done = good(api, evaluate(s, rows, n, x, &y), "trying the model out", error) &&
-                good(api, api->type_of_value(y, &info), "describing a result", error) &&
-                good(api, api->rank(info, &rank), "describing a result", error);
+    const step at = {api, "trying the model out", error};
+    bool done = good(&at, evaluate(s, rows, n, x, &y)) && good(&at, api->type_of_value(y, &info)) &&
+                good(&at, api->rank(info, &rank));
     if (done && rank == 2)
-        done = good(api, api->dimensions(info, dims, 2), "describing a result", error);
+        done = good(&at, api->dimensions(info, dims, 2));
     if (done && (rank != 2 || dims[0] != rows || dims[1] < 1 || dims[1] > INT32_MAX))
         done = emu_fail(error, EMU_ERR_UNSUPPORTED,
                         "for an input [%lld, %lld] the graph gives a tensor of %zu dimensions [%lld, %lld], expected "
@@ -209,16 +215,15 @@ static bool describe(emu_model *model, state *s, emu_error *error)
     size_t num_inputs = 0, num_outputs = 0;
     ort_type_info *in = NULL, *out = NULL;
     int64_t x[2], y[2], m = 0;
-    bool done = good(api, api->num_inputs(s->session, &num_inputs), "describing the model", error) &&
-                good(api, api->num_outputs(s->session, &num_outputs), "describing the model", error) &&
-                (num_inputs == 0 || good(api, api->input_type(s->session, 0, &in), "describing the model", error)) &&
-                (num_outputs == 0 || good(api, api->output_type(s->session, 0, &out), "describing the model", error)) &&
-                read_side(s, "input", num_inputs, in, &s->input_type, x, error) &&
-                read_side(s, "output", num_outputs, out, &s->output_type, y, error) &&
-                good(api, api->input_name(s->session, 0, s->allocator, &s->input_name), "describing the model",
-                     error) &&
-                good(api, api->output_name(s->session, 0, s->allocator, &s->output_name), "describing the model",
-                     error);
+    const step at = {api, "describing the model", error};
+    bool done = good(&at, api->num_inputs(s->session, &num_inputs)) &&
+                good(&at, api->num_outputs(s->session, &num_outputs)) &&
+                (num_inputs == 0 || good(&at, api->input_type(s->session, 0, &in))) &&
+                (num_outputs == 0 || good(&at, api->output_type(s->session, 0, &out))) &&
+                read_side(&at, "input", num_inputs, in, &s->input_type, x) &&
+                read_side(&at, "output", num_outputs, out, &s->output_type, y) &&
+                good(&at, api->input_name(s->session, 0, s->allocator, &s->input_name)) &&
+                good(&at, api->output_name(s->session, 0, s->allocator, &s->output_name));
     if (in != NULL)
         api->release_type_info(in);
     if (out != NULL)

@@ -113,13 +113,13 @@ emu_status emu_measure(const emu_model *m, int64_t ncol, int layout, double seco
         const int64_t xs = layout == 0 ? 1 : m->num_inputs, xf = layout == 0 ? ncol : 1;
         const int64_t ys = layout == 0 ? 1 : m->num_outputs, yf = layout == 0 ? ncol : 1;
         const size_t size = emu_workspace_size(m);
-#define CALL emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size)
         fill_inputs(m, ncol, xs, xf, x);
-        CALL;
-        CALL; /* caches and clock are warm now */
-        double start = seconds_now();
-        CALL;
-        const double once = seconds_now() - start;
+        double start = 0.0, once = 0.0;
+        for (int i = 0; i < 3; i++) { /* the third with caches and clock warm */
+            start = seconds_now();
+            emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size);
+            once = seconds_now() - start;
+        }
         /* each sample lasts at least 100 microseconds, far above the clock's resolution */
         const int64_t repeats = 1 + (int64_t)(1e-4 / (once + 1e-9));
         const double begin = seconds_now();
@@ -127,10 +127,9 @@ emu_status emu_measure(const emu_model *m, int64_t ncol, int layout, double seco
         while (taken < MAX_SAMPLES && (taken < MIN_SAMPLES || seconds_now() - begin < seconds)) {
             start = seconds_now();
             for (int64_t r = 0; r < repeats; r++)
-                CALL;
+                emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size);
             times[taken++] = (seconds_now() - start) / (double)repeats;
         }
-#undef CALL
         qsort(times, (size_t)taken, sizeof *times, compare);
         *ns_per_sample = times[taken / 2] * 1e9 / (double)ncol;
     }

@@ -25,15 +25,18 @@ static int continuation(const emu_column *longer, const emu_column *shorter, con
     return rest.last == shorter->last || emu_same_column(&rest, shorter) ? count : -1;
 }
 
-static bool ops_are(const emu_step *const *steps, int count, int wanted, const emu_op *ops)
+/* A sequence of up to MAX_PATTERN operations as one number: no sequence has the number of another. */
+static uint64_t code_of(const emu_step *const *steps, int count)
 {
-    bool same = count == wanted;
-    for (int i = 0; same && i < wanted; i++)
-        same = steps[i]->op == (uint8_t)ops[i];
-    return same;
+    uint64_t code = 0;
+    for (int i = 0; i < count; i++)
+        code = code << 8 | (uint64_t)(steps[i]->op + 1);
+    return code;
 }
-#define OPS_ARE(...)                                                                                         \
-    ops_are(steps, count, (int)(sizeof((emu_op[]){__VA_ARGS__}) / sizeof(emu_op)), (emu_op[]){__VA_ARGS__})
+#define OPS1(a) ((uint64_t)(a) + 1)
+#define OPS2(a, b) (OPS1(a) << 8 | OPS1(b))
+#define OPS3(a, b, c) (OPS2(a, b) << 8 | OPS1(c))
+#define OPS4(a, b, c, d) (OPS3(a, b, c) << 8 | OPS1(d))
 
 /* A constant of the file, rounded to float32 there if the tensor is */
 static bool is_about(double value, double wanted, bool is_f32)
@@ -46,11 +49,12 @@ static const double SQRT_HALF = 0x1.6a09e667f3bcdp-1, SQRT_2_OVER_PI = 0x1.98845
 /* base + these steps = scale * (1 + erf(base / sqrt 2)); 0: something else */
 static double erf_factor(const emu_step *const *steps, int count, bool is_f32)
 {
-    if (OPS_ARE(OP_MUL, OP_ERF, OP_ADD) || OPS_ARE(OP_MUL, OP_ERF, OP_ADD, OP_MUL))
+    const uint64_t code = code_of(steps, count);
+    if (code == OPS3(OP_MUL, OP_ERF, OP_ADD) || code == OPS4(OP_MUL, OP_ERF, OP_ADD, OP_MUL))
         return is_about(steps[0]->a, SQRT_HALF, is_f32) && steps[2]->a == 1.0 ? (count == 4 ? steps[3]->a : 1.0) : 0.0;
-    if (OPS_ARE(OP_NEG, OP_MUL, OP_ERF, OP_RSUB)) /* erfc(-t) = 1 + erf(t) */
+    if (code == OPS4(OP_NEG, OP_MUL, OP_ERF, OP_RSUB)) /* erfc(-t) = 1 + erf(t) */
         return is_about(steps[1]->a, SQRT_HALF, is_f32) && steps[3]->a == 1.0 ? 1.0 : 0.0;
-    if (OPS_ARE(OP_MUL, OP_ERF, OP_RSUB))
+    if (code == OPS3(OP_MUL, OP_ERF, OP_RSUB))
         return is_about(steps[0]->a, -SQRT_HALF, is_f32) && steps[2]->a == 1.0 ? 1.0 : 0.0;
     return 0.0;
 }
@@ -68,21 +72,22 @@ static bool push_two(emu_draft *draft, emu_column *column, const emu_column *bas
 static bool multiply(emu_draft *draft, const emu_column *base, const emu_step *const *steps, int count, bool is_f32,
                      emu_column *column, bool *known)
 {
+    const uint64_t code = code_of(steps, count);
 #define ONE(op, a, b, factor) push_two(draft, column, base, op, a, b, factor, is_f32, known)
     if (count == 0)
         return ONE(OP_SQUARE, 0.0, 0.0, 1.0);
-    if (OPS_ARE(OP_SQUARE))
+    if (code == OPS1(OP_SQUARE))
         return ONE(OP_CUBE, 0.0, 0.0, 1.0);
-    if (OPS_ARE(OP_SIGMOID))
+    if (code == OPS1(OP_SIGMOID))
         return ONE(OP_SILU, 0.0, 0.0, 1.0);
-    if (OPS_ARE(OP_MUL, OP_SIGMOID) && isnormal(steps[0]->a) && isnormal(1.0 / steps[0]->a)) { /* Swish with a slope */
+    if (code == OPS2(OP_MUL, OP_SIGMOID) && isnormal(steps[0]->a) && isnormal(1.0 / steps[0]->a)) { /* Swish with a slope */
         emu_column scaled = *base;
         return emu_push_scale(draft, &scaled, steps[0]->a, is_f32) &&
                push_two(draft, column, &scaled, OP_SILU, 0.0, 0.0, 1.0 / steps[0]->a, is_f32, known);
     }
-    if (OPS_ARE(OP_HARD_SIGMOID))
+    if (code == OPS1(OP_HARD_SIGMOID))
         return ONE(OP_HARD_SWISH, steps[0]->a, steps[0]->b, 1.0);
-    if (is_f32 && OPS_ARE(OP_ADD, OP_AT_LEAST, OP_AT_MOST) && steps[1]->a == 0.0 && steps[2]->a > 0.0 &&
+    if (is_f32 && code == OPS3(OP_ADD, OP_AT_LEAST, OP_AT_MOST) && steps[1]->a == 0.0 && steps[2]->a > 0.0 &&
         isnormal(1.0 / steps[2]->a)) {
         const double top = steps[2]->a;
         return ONE(OP_HARD_SWISH, 1.0 / top, steps[0]->a / top, top);
@@ -104,7 +109,8 @@ static bool multiply_gelu_tanh(emu_draft *draft, const emu_column *p, const emu_
         return true;
     const emu_column sum = {.slot = q->slot, .index = q->index};
     const int count = continuation(q, &sum, steps);
-    if (!(OPS_ARE(OP_MUL, OP_TANH, OP_ADD) || OPS_ARE(OP_MUL, OP_TANH, OP_ADD, OP_MUL)) ||
+    const uint64_t code = code_of(steps, count);
+    if (!(code == OPS3(OP_MUL, OP_TANH, OP_ADD) || code == OPS4(OP_MUL, OP_TANH, OP_ADD, OP_MUL)) ||
         !is_about(steps[0]->a, SQRT_2_OVER_PI, is_f32) || steps[2]->a != 1.0)
         return true;
     for (int swap = 0; swap < 2; swap++) {
@@ -160,11 +166,11 @@ bool emu_join_columns(emu_draft *draft, emu_binary_kind kind, const emu_column *
         } else if ((kind == ADD || kind == SUB) && p->last != NULL && p->last->op == OP_AT_LEAST && p->last->a == 0.0) {
             base.last = p->last->before; /* relu(x) + c relu(-x) */
             count = continuation(q, &base, steps);
-            if (OPS_ARE(OP_NEG, OP_AT_LEAST, OP_MUL) && steps[1]->a == 0.0 &&
+            if (code_of(steps, count) == OPS3(OP_NEG, OP_AT_LEAST, OP_MUL) && steps[1]->a == 0.0 &&
                 !push_two(draft, column, &base, OP_LEAKY_RELU, kind == ADD ? -steps[2]->a : steps[2]->a, 0.0, 1.0,
                           is_f32, known))
                 return false;
-        } else if (kind == MAX && OPS_ARE(OP_MUL) && steps[0]->a >= 0.0 && steps[0]->a < 1.0) {
+        } else if (kind == MAX && code_of(steps, count) == OPS1(OP_MUL) && steps[0]->a >= 0.0 && steps[0]->a < 1.0) {
             if (!push_two(draft, column, p, OP_LEAKY_RELU, steps[0]->a, 0.0, 1.0, is_f32, known))
                 return false;
         }
@@ -192,7 +198,7 @@ bool emu_push_scale(emu_draft *draft, emu_column *column, double factor, bool is
         }
     }
     /* clip(x + 3, 0, 6) / 6 */
-    if (is_f32 && OPS_ARE(OP_ADD, OP_AT_LEAST, OP_AT_MOST) && steps[1]->a == 0.0 &&
+    if (is_f32 && count == 3 && code_of(steps, 3) == OPS3(OP_ADD, OP_AT_LEAST, OP_AT_MOST) && steps[1]->a == 0.0 &&
         is_about(factor * steps[2]->a, 1.0, true)) {
         column->last = steps[0]->before;
         return emu_push(draft, column, OP_HARD_SIGMOID, factor, factor * steps[0]->a, is_f32);
@@ -207,10 +213,10 @@ bool emu_choose_softplus(const emu_comparison *comparison, const emu_column *yes
     const emu_step *steps[MAX_PATTERN], *scale[MAX_PATTERN];
     if (!(comparison->threshold >= 14.0))
         return false;
-    int count = continuation(no, &comparison->column, steps);
-    if (OPS_ARE(OP_SOFTPLUS))
+    const uint64_t code = code_of(steps, continuation(no, &comparison->column, steps));
+    if (code == OPS1(OP_SOFTPLUS))
         return emu_same_column(yes, &comparison->column);
-    return OPS_ARE(OP_SOFTPLUS, OP_MUL) && continuation(&comparison->column, yes, scale) == 1 &&
+    return code == OPS2(OP_SOFTPLUS, OP_MUL) && continuation(&comparison->column, yes, scale) == 1 &&
            scale[0]->op == OP_MUL && is_about(scale[0]->a * steps[1]->a, 1.0, true);
 }
 
