@@ -3,8 +3,9 @@
  * This header is the whole contract. What holds for every function:
  *
  * - Nothing here aborts, exits, prints, throws, starts threads, or changes the caller's floating-point
- *   environment (rounding mode, traps), locale or OpenMP settings. The environment is read once per load
- *   (LIBEMULATOR_ISA), never written. The rounding mode must be to-nearest, the default.
+ *   environment (rounding mode, traps), locale or OpenMP settings. (Another backend than "native" starts threads
+ *   if num_threads asks for more than one.) Environment variables are read once per load (LIBEMULATOR_ISA; for other
+ *   backends the two of emu_options.library), never written. The rounding mode must be to-nearest, the default.
  * - A function that can fail returns an emu_status. Where it takes `message` and `message_size`, it writes
  *   there one line of text, always terminated, cut to message_size bytes: what was found, what was
  *   expected, and what to do. On success the text is empty. message may be NULL (then nothing is written).
@@ -75,7 +76,7 @@ typedef enum emu_status {
  *   activations: Relu, LeakyRelu, PRelu, Elu, Celu, Selu, Gelu (erf and tanh), Swish, Mish, HardSigmoid, HardSwish,
  *     Softplus, Softsign, Sigmoid, Tanh, also where an exporter writes them out in simpler operators;
  *   arithmetic: Add, Sub, Mul, Div, Sum of results and of constants; Pow by 4, 3, 2, 1, 0.5, -0.5, -1, -2; Neg, Abs,
- *     Reciprocal, Sqrt, Exp, Log, Erf; Min, Max, Clip, and Where with Less or Greater, as limits by constants; Where
+ *     Reciprocal, Sqrt, Exp, Log, Erf, Erfc (as tf2onnx writes it); Min, Max, Clip, and Where with Less or Greater, as limits by constants; Where
  *     with a constant mask;
  *   columns: Concat, Split, Slice, Gather, GatherND (constant indices), ArrayFeatureExtractor;
  *   normalisations: BatchNormalization (inference), LayerNormalization (also written out), ReduceMean over the columns,
@@ -170,7 +171,8 @@ EMU_API const char *emu_input_unit(const emu_model *model, int64_t i);
 EMU_API const char *emu_output_name(const emu_model *model, int64_t i);
 EMU_API const char *emu_output_unit(const emu_model *model, int64_t i);
 
-/* Smallest and largest value in the training data, physical units; NaN if unknown or i out of range. */
+/* Smallest and largest value in the training data, physical units; NaN if unknown or i out of range. The smallest is
+ * never above the largest: such a file is refused with EMU_ERR_FORMAT. */
 EMU_API double emu_input_min(const emu_model *model, int64_t i);
 EMU_API double emu_input_max(const emu_model *model, int64_t i);
 EMU_API double emu_output_min(const emu_model *model, int64_t i);
@@ -208,7 +210,8 @@ EMU_API size_t emu_workspace_size(const emu_model *model);
  * model comes), freed when the thread ends. With a workspace, nothing is allocated.
  *
  * Returns EMU_OK; EMU_ERR_ARGUMENT if model is NULL, ncol negative, x or y NULL, a stride of y 0, or the
- * workspace too small, with y untouched; EMU_ERR_MEMORY if the thread's own workspace cannot be allocated.
+ * workspace too small, with y untouched; EMU_ERR_MEMORY if the thread's own workspace cannot be allocated. Other
+ * backends than "native" also return EMU_ERR_BACKEND if their library fails and EMU_ERR_MEMORY, with y undefined.
  *
  * Precision: normalisation and transforms in float64 (log and exp to about 1 ulp; division by a constant is
  * multiplication by its reciprocal), layers in float32 with fused multiply-add, inverse transforms in float64.
@@ -277,16 +280,16 @@ EMU_API emu_status emu_infer_guarded_f32(const emu_model *model, int64_t ncol, c
 /* Evaluate the check samples stored in the file and compare with the float64 reference results stored beside
  * them. *max_difference (may be NULL) is the largest difference, in units of the output's training range.
  * EMU_OK if no difference exceeds the tolerance stored in the file (1e-5 if none is stored); EMU_ERR_CHECK if
- * one does, or if the file holds no check samples (*max_difference is then NaN); EMU_ERR_MEMORY. Meant for
- * start-up: it allocates. */
+ * one does, or if the file holds no check samples (*max_difference is then NaN); else what emu_infer_f64 returns. Meant
+ * for start-up: it allocates. */
 EMU_API emu_status emu_self_check(const emu_model *model, double *max_difference, char *message,
                                   size_t message_size);
 
 /* Time emu_infer_f64 on this machine: calls of ncol samples with float64 arrays, layout 0 for (ncol, features)
  * with the sample index fastest (a Fortran x(pcols, nx)), 1 for the feature index fastest. Runs for about
  * `seconds`, and writes the median of the time per sample, in nanoseconds, to *ns_per_sample. Inputs are drawn
- * within the training ranges (or are the check samples, or lie in [-1, 1]). One thread; allocates.
- * EMU_ERR_ARGUMENT, EMU_ERR_MEMORY as above. */
+ * within the training ranges (or are the check samples, or lie in [-1, 1]). One thread; allocates. EMU_ERR_ARGUMENT if
+ * model or ns_per_sample is NULL, ncol < 1, layout not 0 or 1, or seconds negative; else what emu_infer_f64 returns. */
 EMU_API emu_status emu_measure(const emu_model *model, int64_t ncol, int layout, double seconds,
                                double *ns_per_sample);
 

@@ -115,23 +115,24 @@ emu_status emu_measure(const emu_model *m, int64_t ncol, int layout, double seco
         const size_t size = emu_workspace_size(m);
         fill_inputs(m, ncol, xs, xf, x);
         double start = 0.0, once = 0.0;
-        for (int i = 0; i < 3; i++) { /* the third with caches and clock warm */
+        for (int i = 0; i < 3 && status == EMU_OK; i++) { /* the third with caches and clock warm */
             start = seconds_now();
-            emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size);
+            status = emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size);
             once = seconds_now() - start;
         }
         /* each sample lasts at least 100 microseconds, far above the clock's resolution */
         const int64_t repeats = 1 + (int64_t)(1e-4 / (once + 1e-9));
         const double begin = seconds_now();
         int taken = 0;
-        while (taken < MAX_SAMPLES && (taken < MIN_SAMPLES || seconds_now() - begin < seconds)) {
+        while (status == EMU_OK && taken < MAX_SAMPLES && (taken < MIN_SAMPLES || seconds_now() - begin < seconds)) {
             start = seconds_now();
             for (int64_t r = 0; r < repeats; r++)
                 emu_infer_f64(m, ncol, x, xs, xf, y, ys, yf, workspace, size);
             times[taken++] = (seconds_now() - start) / (double)repeats;
         }
         qsort(times, (size_t)taken, sizeof *times, compare);
-        *ns_per_sample = times[taken / 2] * 1e9 / (double)ncol;
+        if (taken > 0)
+            *ns_per_sample = times[taken / 2] * 1e9 / (double)ncol;
     }
     free(x);
     free(y);
