@@ -173,7 +173,8 @@ def _worker_row(member: str, several: bool, w: Worker) -> dict[str, str]:
     if len(w.trials) > 1:
         row["trial"] += f" +{len(w.trials) - 1}"
     least = min(w.trials, key=lambda t: t.epoch / max(t.max_epochs, 1))
-    row |= {"epoch": f"{least.epoch}/{least.max_epochs}", "best MSE": f"{min(best):.3e}" if best else "-"}
+    row["epoch"] = f"{least.epoch}/{least.max_epochs}" if least.max_epochs else "-"  # not known yet
+    row["best MSE"] = f"{min(best):.3e}" if best else "-"
     row["for"] = short(max(t.seconds for t in w.trials))
     return row | ({"memory": gigabytes(w.memory_bytes)} if w.memory_bytes else {})
 

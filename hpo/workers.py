@@ -66,7 +66,8 @@ class _Worker:
         self.capacity: int | None = None  # until it is ready
         self.proven = False  # has finished something
         self.alone = False  # runs a trial that may have ended a worker: no other beside it
-        self.running: list[dict] = []
+        self.running: list[dict] = []  # what it said last, once a second
+        self.given: dict[tuple[int, int], float] = {}  # when
         self.memory_bytes: int | None = None
 
     def room(self, step: int) -> int:
@@ -76,9 +77,21 @@ class _Worker:
         return max(0, (self.capacity or 1) - len(self.tasks))
 
     def give(self, task: Task, *, alone: bool = False) -> None:
+        if not self.tasks:
+            self.given.clear()
+        self.given[task.step, task.trial] = time.time()
         self.tasks[task.step, task.trial] = task
         self.alone = alone
         self.send(task)
+
+    def under_way(self) -> list[dict]:
+        """Its trials, those too of which it has not spoken yet; may be called from another thread."""
+        told = {(r["step"], r["trial"]): r for r in list(self.running)}
+        unknown = {"epoch": 0, "max_epochs": 0, "best_mse": None}
+        return [
+            told.get(key) or {"step": key[0], "trial": key[1], **unknown, "since": self.given.get(key, time.time())}
+            for key in list(self.tasks)
+        ]
 
     def send(self, message) -> None:
         with contextlib.suppress(OSError):  # it has died: its sentinel says so
@@ -161,7 +174,7 @@ class Pool:
         for slot, device in enumerate(self._devices):
             worker = self._workers.get(slot)
             state = "not started" if worker is None else "starting" if worker.capacity is None else "idle"
-            trials = [] if worker is None else list(worker.running)
+            trials = [] if worker is None else worker.under_way()
             memory = None if worker is None else worker.memory_bytes
             state = "busy" if worker is not None and worker.capacity is not None and worker.tasks else state
             found.append({"slot": slot, "device": device, "state": state, "trials": trials, "memory_bytes": memory})
