@@ -269,7 +269,7 @@ class Pool:
         worker.connection.close()
         if not worker.proven:
             self._unproven_deaths += 1
-            if self._unproven_deaths > 2 * len(self._devices) + 1:
+            if self._unproven_deaths > 2 * len(self._devices) + _ATTEMPTS["death"]:
                 raise SearchError(
                     f"workers end before they finish a single trial (the last with {_ending(code)}); see their "
                     "messages above. With too little memory, give fewer --workers"
