@@ -41,14 +41,16 @@ bool emu_guard_is_good(const emu_guard *guard)
     return guard->size == sizeof *guard && (guard->clamp == 0 || guard->clamp == 1);
 }
 
-/* ---- one value ---- */
+/* ---- one value; whatever the optimisation, no call for each ---- */
 
-static inline double value_at(const void *x, size_t size, int64_t i)
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE double value_at(const void *x, size_t size, int64_t i)
 {
     return size == sizeof(double) ? ((const double *)x)[i] : (double)((const float *)x)[i];
 }
 
-static inline double number_or(double value, double instead)
+INLINE double number_or(double value, double instead)
 {
     int64_t bits, other;
     memcpy(&bits, &value, sizeof bits);
@@ -63,13 +65,13 @@ typedef struct {
     double low, high;
 } limits;
 
-static inline limits limits_of(const emu_model *m, int64_t f, size_t size)
+static limits limits_of(const emu_model *m, int64_t f, size_t size)
 {
     const void *all = size == sizeof(double) ? (const void *)m->limits_f64 : m->limits_f32;
     return (limits){value_at(all, size, f), value_at(all, size, m->num_inputs + f)};
 }
 
-static inline double clamped(double value, limits range)
+INLINE double clamped(double value, limits range)
 {
     const double number = number_or(value, range.low);
     const double moved = number < range.low ? range.low : number > range.high ? range.high : number;

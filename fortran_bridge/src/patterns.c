@@ -265,6 +265,7 @@ bool emu_note_role(emu_draft *draft, emu_value *const *inputs, emu_value *result
     if (a == NULL || draft->node->num_outputs != 1 || result->columns == NULL || !result->is_rows)
         return true;
 #define IS(name) emu_text_is(op, name)
+    const bool is_mul = IS("Mul"), is_add = IS("Add"), is_sub = IS("Sub");
     if (IS("ReduceMean")) {
         if (a->role == ROLE_SQUARED) {
             take_role(result, ROLE_VARIANCE, a);
@@ -281,7 +282,7 @@ bool emu_note_role(emu_draft *draft, emu_value *const *inputs, emu_value *result
         take_role(result, ROLE_INVERSE_STD, a);
     } else if (b == NULL) {
         return true;
-    } else if (IS("Sub") && b->role == ROLE_MEAN && !b->negative && b->of == a) {
+    } else if (is_sub && b->role == ROLE_MEAN && !b->negative && b->of == a) {
         take_role(result, ROLE_CENTRED, b);
     } else if (IS("Pow") && is_scalar(b)) {
         if (a->role == ROLE_CENTRED && b->columns[0].value == 2.0)
@@ -294,9 +295,9 @@ bool emu_note_role(emu_draft *draft, emu_value *const *inputs, emu_value *result
         if (b->role == ROLE_STD && is_scalar(a) && a->columns[0].value == 1.0)
             take_role(result, ROLE_INVERSE_STD, b);
     }
-    for (int swap = 0; swap < 2 && b != NULL && (IS("Mul") || IS("Add")); swap++) {
+    for (int swap = 0; swap < 2 && b != NULL && (is_mul || is_add); swap++) {
         emu_value *p = swap ? b : a, *q = swap ? a : b;
-        if (IS("Mul")) {
+        if (is_mul) {
             if (p->role == ROLE_CENTRED && p == q) {
                 take_role(result, ROLE_SQUARED, p);
             } else if (p->role == ROLE_INVERSE_STD && p->gamma == NULL && is_row(q, p->of->n)) {
@@ -321,7 +322,7 @@ bool emu_note_role(emu_draft *draft, emu_value *const *inputs, emu_value *result
             return normalise(draft, p, p->gamma, p->beta, result);
         }
     }
-    if (IS("Sub") && b->role == ROLE_SHIFT && !b->negative && b->beta == NULL && is_row(a, b->of->n)) {
+    if (is_sub && b->role == ROLE_SHIFT && !b->negative && b->beta == NULL && is_row(a, b->of->n)) {
         take_role(result, ROLE_SHIFT, b); /* beta - mean * gamma / std */
         result->beta = a;
         result->negative = true;
