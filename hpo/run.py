@@ -296,7 +296,7 @@ class _Search:
 
     def _say(self, text: str) -> None:
         if not self._options.quiet:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(text, highlight=False, soft_wrap=not self._console.is_terminal)
 
 
 def _why_none(records: list[dict]) -> str:

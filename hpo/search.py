@@ -173,8 +173,8 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
         check_precision(config.search.precision, config.search.engine, torch.device(device))
     if not args.quiet:
         workers = f"{len(options.devices)} workers on {options.devices[0]}"
-        console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=True)
-        console.print(estimate_text(config), highlight=False, soft_wrap=True)
+        console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=not console.is_terminal)
+        console.print(estimate_text(config), highlight=False, soft_wrap=not console.is_terminal)
     result = run_search(Study(args.out), config, options, stop=stop, console=console)
     with stop.held():
         if result.leader:

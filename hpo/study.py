@@ -13,6 +13,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,8 @@ FREE_SETTINGS = (
     "search.keep_step1_models",
     "search.checkpoint_seconds",
 )
+# On NFS a file that is just being replaced may not be readable for a moment.
+_ATTEMPTS, _RETRY_S = 3, 0.2
 # Of these, what all members of a running search have to agree on.
 SHARED_SETTINGS = tuple(k for k in FREE_SETTINGS if k not in ("data.path", "search.checkpoint_seconds"))
 
@@ -197,12 +200,16 @@ def read_description(folder: Path) -> dict | None:
         Not readable, or of another version.
     """
     path = Path(folder) / "study.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise SearchError(f"{path} cannot be read: {error}") from None
+    for attempt in range(_ATTEMPTS):
+        try:
+            description = json.loads(path.read_text(encoding="utf-8"))
+            break
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            if attempt == _ATTEMPTS - 1:
+                raise SearchError(f"{path} cannot be read: {error}") from None
+            time.sleep(_RETRY_S)
     if description.get("schema") != SCHEMA:
         raise SearchError(f"{path} has schema {description.get('schema')}; this version reads schema {SCHEMA}")
     return description

@@ -35,6 +35,7 @@ _TICK_S = 0.5
 _IDLE_TICK_S = 0.25  # while workers wait for what other members do
 _SYNC_S = 1.0
 _STATE_S = 1.0
+_RETIRE_S = 5.0
 # One thread per worker: a step of a small network is too short to share out. glibc gives large blocks back to the
 # kernel at every free, and page faults bring them in again; the thresholds (32 MiB is the largest that glibc takes for
 # mmap) keep them: about 4 % of the time.
@@ -147,6 +148,7 @@ class Pool:
         """
         with self._stop.held():
             try:
+                self._retire(step)
                 while True:
                     if self._stop.count:
                         self._end_early(source)
@@ -188,6 +190,15 @@ class Pool:
         if step == 1:
             return list(range(len(self._devices)))
         return [k for k, d in enumerate(self._devices) if d == "cpu" or d not in self._devices[:k]]
+
+    def _retire(self, step: int) -> None:
+        """End workers that have no part in a step: their memory is wanted by those that have."""
+        for slot in self._workers.keys() - set(self._slots(step)):
+            worker = self._workers.pop(slot)
+            worker.send(None)
+            worker.process.join(timeout=_RETIRE_S)
+            worker.process.kill()
+            worker.connection.close()
 
     def _room(self, slot: int, step: int) -> int:
         worker = self._workers.get(slot)
@@ -246,6 +257,7 @@ class Pool:
             task = worker.tasks.pop(key)
             worker.running = [r for r in worker.running if (r["step"], r["trial"]) != key]
             worker.proven = True
+            self._unproven_deaths = 0
             if not worker.tasks:
                 worker.alone = False
             if kind == "record":
