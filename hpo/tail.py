@@ -111,7 +111,7 @@ class FolderTail:
         file.doubtful_since = file.doubtful_since or now
         if last or now - file.doubtful_since < self._patience_s:
             return False
-        self._complain(f"{path}: line {file.line + 1} is damaged; its trial will be run again")
+        self._complain(f"{path}: line {file.line + 1} is damaged; remove that line, and its trial is run again")
         return True
 
     def _complain(self, text: str) -> None:
