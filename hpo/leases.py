@@ -69,6 +69,10 @@ class Leases:
         """Whether we still have `key`: nobody who thought us dead has taken it over."""
         return self.holder(key) == self.owner
 
+    def is_inherited(self, key: str) -> bool:
+        """Whether somebody had a lease of ours before us, and may have done a part of the work."""
+        return self._known[key][0] > 1
+
     def taken(self, prefix: str = "") -> set[str]:
         """Keys that start with `prefix` and were leased by anyone, from one look at the folder."""
         try:

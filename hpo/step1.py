@@ -109,29 +109,29 @@ class Step1Source:
         """Lease a block with something left to do."""
         self._look_if_due()
         while self._orphans:
-            block = self._orphans.popleft()
-            if self._missing(block) and self._lease(block):
-                self._read()  # what its last owner wrote before it died
-                self._mine.extend((block, t) for t in self._missing(block))
-                if self._mine:
-                    return True
+            if self._lease(self._orphans.popleft()):
+                return True
         while self._fresh:
             block = self._fresh.popleft()
-            if not self._missing(block):
-                continue
-            if self._key(block) not in self._taken and self._lease(block):
-                self._mine.extend((block, t) for t in self._missing(block))
+            if self._key(block) in self._taken:
+                self._theirs[block] = None
+            elif self._lease(block):
                 return True
-            self._theirs[block] = None
-            if self._key(block) not in self._taken:  # somebody was faster: who else is there?
+            elif block in self._theirs:  # somebody was faster: who else is there?
                 self._taken = self._leases.taken("step1-")
         return False
 
     def _lease(self, block: int) -> bool:
-        if self._leases.take(self._key(block)):
-            return True
-        self._theirs[block] = None
-        return False
+        """Whether we have the block now, with something left to do."""
+        if not self._missing(block):
+            return False
+        if not self._leases.take(self._key(block)):
+            self._theirs[block] = None
+            return False
+        if self._leases.is_inherited(self._key(block)):
+            self._read()  # what its last owner wrote before it died
+        self._mine.extend((block, t) for t in self._missing(block))
+        return bool(self._mine)
 
     def _look_if_due(self) -> None:
         """Take in what others have finished, and whose owners died."""
