@@ -248,21 +248,23 @@ enum { PLAIN, WEIGHTS, MOVES }; /* transposed operands: none; the second, if con
 #define NUMBER(name, least, most, outputs, operands, evaluation) IS_##name,
 enum { OPERATORS(NUMBER) NUM_OPERATORS };
 
-/* No pointers: they would have to be relocated when the library is loaded */
-#define ENTRY(name, least, most, outputs, operands, evaluation) {#name, least, most, outputs, operands},
+/* No pointers, which would have to be relocated when the library is loaded: the names follow one another. */
+#define NAME(name, least, most, outputs, operands, evaluation) #name "\0"
+static const char names[] = OPERATORS(NAME);
+
+#define SHAPE(name, least, most, outputs, operands, evaluation) {least, most, outputs, operands},
 static const struct {
-    char name[22];
     uint8_t least, most, outputs, operands;
-} operators[] = {OPERATORS(ENTRY)};
+} operators[] = {OPERATORS(SHAPE)};
 
 static int find_operator(const onnx_node *node)
 {
     const bool ml = emu_text_is(node->domain, "ai.onnx.ml");
-    const int end = ml ? NUM_OPERATORS : IS_Scaler;
     if (!ml && node->domain.size != 0 && !emu_text_is(node->domain, "ai.onnx"))
         return -1;
-    for (int i = ml ? IS_Scaler : 0; i < end; i++)
-        if (emu_text_is(node->op_type, operators[i].name))
+    const char *name = names;
+    for (int i = 0; i < NUM_OPERATORS; i++, name += strlen(name) + 1)
+        if (ml == (i >= IS_Scaler) && emu_text_is(node->op_type, name))
             return i;
     return -1;
 }
