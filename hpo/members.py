@@ -113,10 +113,11 @@ class Member:
         self.update(state="left", error=text, workers=[])
 
     def update(self, **values) -> None:
-        """Change entries of the file, at once."""
+        """Change entries of the file, at once; if a file server is away for a moment, at the next beat."""
         with self._lock:
             self._content |= values
-        self._write()
+        with contextlib.suppress(OSError):
+            self._write()
 
     def watch(self, values: Callable[[], Mapping]) -> None:
         """Entries that are asked for anew at every beat, in its thread."""
@@ -127,8 +128,7 @@ class Member:
 
     def _beat(self) -> None:
         while not self._ended.wait(self._every_s):
-            with contextlib.suppress(OSError):  # a file server that is away for a moment
-                self._write()
+            self.update()
 
     def _write(self) -> None:
         with self._lock:
@@ -143,7 +143,7 @@ class Member:
 def read_members(folder: Path) -> list[dict]:
     """What the members of a study said last, by name; files that are just being replaced are left out."""
     found = []
-    for path in sorted((folder / "members").glob("*.json")):
+    for path in sorted((folder / "members").glob("[!.]*.json")):
         with contextlib.suppress(OSError, ValueError):
             found.append(json.loads(path.read_text(encoding="utf-8")))
     return [m for m in found if m["schema"] == SCHEMA]
@@ -223,9 +223,10 @@ class Roster:
 
     def bury(self) -> None:
         """Remove the files of the dead; only once no lease names them any more."""
-        for path in self._folder.glob("*.json"):
+        for path in self._folder.glob("[!.]*.json"):
             if path.stem != self._me and self.is_dead(path.stem):
-                path.unlink(missing_ok=True)
+                for rest in (path.with_name(f".{path.name}"), path):
+                    rest.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)

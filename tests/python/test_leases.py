@@ -212,6 +212,29 @@ def test_a_member_keeps_its_file_alive_and_says_that_it_left(tmp_path):
     assert not list(tmp_path.glob("**/.*"))
 
 
+def test_the_files_of_the_dead_are_removed_and_half_written_ones_are_nobody(tmp_path):
+    clock = Clock()
+    write_member(tmp_path, "dead", state="left")
+    write_member(tmp_path, "alive")
+    for name in ("dead", "alive"):
+        (tmp_path / "members" / f".{name}.json").write_text((tmp_path / "members" / f"{name}.json").read_text())
+    assert [m["name"] for m in read_members(tmp_path)] == ["alive", "dead"]
+    roster = Roster(tmp_path, "me", clock=clock)
+    assert [m["name"] for m in roster.others()] == ["alive"]
+    roster.bury()
+    assert {p.name for p in (tmp_path / "members").iterdir()} == {"alive.json", ".alive.json"}
+
+
+def test_a_file_server_that_is_away_for_a_moment_ends_no_member(tmp_path, monkeypatch):
+    with Member(tmp_path, devices=["cpu"], lease_seconds=60.0) as member:
+        replace = os.replace
+        monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(116, "Stale file handle")))
+        member.update(state="step 1")
+        monkeypatch.setattr(os, "replace", replace)
+        member.update()
+        assert read_members(tmp_path)[0]["state"] == "step 1"
+
+
 def test_a_member_that_fails_leaves_its_reason(tmp_path):
     with pytest.raises(SearchError), Member(tmp_path, devices=["cpu"]):
         raise SearchError("column 'sst' is constant")
