@@ -38,7 +38,7 @@ _POLL_S = 2.0
 _BATCH = 100
 # Between attempts to reach a storage that failed.
 _RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
-_LAST_ATTEMPTS = 3
+_LAST_WAITS_S = (0.1, 1.0, 0.0)
 
 
 class Place(Protocol):
@@ -84,15 +84,17 @@ class Follower:
 
     def run(self, ending: Callable[[], bool], poll_s: float = _POLL_S) -> bool:
         """Follow until `ending` returns true and all is there; false if the place could not be reached at the end."""
-        while True:
-            last = ending()
-            if self.bring_up_to_date() and last:
-                return True
-            if last and self._failures >= _LAST_ATTEMPTS:
-                return False
+        while not ending():
+            self.bring_up_to_date()
             wait_until = time.monotonic() + poll_s
-            while time.monotonic() < wait_until and not (ending() and not self._failures):
+            while time.monotonic() < wait_until and not ending():
                 time.sleep(0.05)
+        for wait_s in _LAST_WAITS_S:
+            self._next_attempt = 0.0
+            if self.bring_up_to_date():
+                return True
+            time.sleep(wait_s)
+        return False
 
     def bring_up_to_date(self) -> bool:
         """One round; whether all that can be added is there."""
