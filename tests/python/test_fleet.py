@@ -91,6 +91,14 @@ def test_float32_equals_the_plain_loop_within_rounding():
     assert_same(*both(Recipe(batch_size=64, max_epochs=3)), rel=1e-4)
 
 
+@pytest.mark.parametrize("hidden", [(256, 256, 256), (64, 1024, 64), (1024, 64)], ids=str)
+def test_wide_layers_equal_the_plain_loop_within_rounding(hidden):
+    spec = MLPSpec(num_inputs=3, hidden=hidden, num_outputs=2)
+    training = FlatTraining(spec, Recipe(), samples(), **seeds(1))
+    assert any(layer.wide for layer in training._layers) == torch.backends.mkldnn.is_available()
+    assert_same(*both(Recipe(batch_size=128, max_epochs=2), spec), rel=1e-3)  # float32 sums of 1024 terms, 12 updates
+
+
 def test_draws_of_the_papers_space_stop_where_those_of_the_plain_loop_do():
     recipe = Recipe(batch_size=64, max_epochs=40)
     specs = draws(max_width=32, number=16)
