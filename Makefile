@@ -1,7 +1,7 @@
 # Two commands, set-up included:
 #   make demo   physics -> samples -> two-step search -> report -> selection -> model.onnx -> Fortran host (demo/)
 #   make test   every test: Python, C, Fortran, the installed package, MPI, SLURM
-# and make bench: libemulator, its peers and ARG timed on one core (build/bench/)
+# and make bench: libemulator beside its peers and ARG, the search beside others' ways (build/bench/*.json)
 # Settings: PYTHON (interpreter that makes the environment), WORKERS (processes; default: all cores).
 
 PYTHON  ?= python3
@@ -69,6 +69,7 @@ test: $(VENV)/.test
 
 bench: $(VENV)/.demo | system-bench
 	$(PY) fortran_bridge/bench/run.py
+	$(PY) -m hpo.bench
 
 clean:
 	rm -rf build demo $(VENV)
