@@ -235,7 +235,7 @@ def render(config: SlurmConfig, command: Sequence[str], *, out: Path, chdir: Pat
     lines.append("#SBATCH --requeue" if config.requeue else "#SBATCH --no-requeue")
     lines.append("#SBATCH --no-kill")
     lines += [f"#SBATCH {line.removeprefix('#SBATCH').strip()}" for line in config.extra]
-    setup = "".join(f"{line}\n" for line in config.setup)
+    setup = "".join(f"{line}\n" for line in (*config.setup, "")) if config.setup else ""
     cpus = f" --cpus-per-task={config.cpus_per_task}" if config.cpus_per_task else ""  # srun does not inherit it
     task = _TASK.format(requeue=_TASK_REQUEUE if config.requeue else "")
     options_text = "\n".join(lines)
@@ -244,8 +244,7 @@ def render(config: SlurmConfig, command: Sequence[str], *, out: Path, chdir: Pat
 # Written by python -m hpo.search --launch slurm; by hand: mkdir -p {shlex.quote(str(folder))}, then sbatch this file.
 {options_text}
 
-{setup}
-# A task that ends leaves $ended.STATUS; one whose srun is gone with the first node ends the job itself.
+{setup}# A task that ends leaves $ended.STATUS; one whose srun is gone with the first node ends the job itself.
 ended={shlex.quote(str(folder))}/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.ended
 task={shlex.quote(task)}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpo import search
 from hpo.errors import SearchError
 from hpo.slurm import SlurmConfig, elements, follow, launch, render, submit, time_limit_seconds
 
@@ -225,6 +226,18 @@ def test_a_dry_run_prints_the_script_and_writes_nothing(tmp_path, capsys, monkey
     assert launch(SlurmConfig(), ["true"], out=Path("study"), dry_run=True) == 0
     assert capsys.readouterr().out == render(SlurmConfig(), ["true"], out=Path("study"), chdir=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_job_runs_the_same_command_without_the_launch(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.toml").write_text('data = {path = "s.nc"}\nslurm = {nodes = 3}\n')
+    flags = ["--config", "c.toml", "--trials", "9", "--out", "my study"]
+    for launch_flags in (["--launch", "slurm"], ["--launch=slurm"]):
+        assert search.main([*flags[:2], *launch_flags, *flags[2:], "--dry-run"]) == 0
+        script = capsys.readouterr().out
+        assert "#SBATCH --nodes=3\n" in script
+        assert f"\n    {sys.executable} -m hpo.search --config c.toml --trials 9 --out 'my study' \\\n" in script
+    assert [p.name for p in tmp_path.iterdir()] == ["c.toml"]
 
 
 def squeue(programs, tmp_path, *answers):
