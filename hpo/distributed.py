@@ -37,8 +37,9 @@ from hpo.train import (
     pieces_of_an_epoch,
 )
 
-# A rank that does not answer for so long is lost. A dead process is noticed at once (its connections close); this is
-# for a host that went away without a word. The longest honest silence is that of rank 0 writing a checkpoint.
+# A rank that does not answer for so long is lost. The longest honest silence is that of rank 0 writing a checkpoint.
+# By gloo a dead process is noticed at once (its connections close), and this is for hosts that go away without a word.
+# NCCL, which has not been run here yet, notices nothing sooner, and then ends the process: its member sees that.
 SILENCE_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 
@@ -134,7 +135,14 @@ def connect(meeting: Meeting, device: torch.device) -> Group | None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     with _losses():
-        dist.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.size, timeout=patience)
+        dist.init_process_group(
+            backend,
+            store=store,
+            rank=seat.rank,
+            world_size=seat.size,
+            timeout=patience,
+            device_id=device if backend == "nccl" else None,
+        )
     return Group(seat.rank, seat.size)
 
 
