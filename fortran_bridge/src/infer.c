@@ -1,6 +1,7 @@
 /* emu_infer_*: arguments, workspace, and the way of the samples through guards to the kernels or to a backend. */
 #include "backend.h"
 #include "guard.h"
+#include "kernels.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -113,11 +114,9 @@ static emu_status prepare(const emu_model *m, int64_t ncol, const arrays *a, voi
 
 static void run_kernels(const emu_model *m, int64_t ncol, const arrays *a, unsigned char *scratch)
 {
-    void *rows = scratch + clamped_size(m);
-    if (a->size == sizeof(double))
-        m->kernels->infer_f64(m, ncol, a->x, a->xs, a->xf, a->y, a->ys, a->yf, rows);
-    else
-        m->kernels->infer_f32(m, ncol, a->x, a->xs, a->xf, a->y, a->ys, a->yf, rows);
+    const bool single = a->size == sizeof(float);
+    const emu_array x = {(void *)(uintptr_t)a->x, a->xs, a->xf, single, false}, y = {a->y, a->ys, a->yf, single, false};
+    emu_run(m, ncol, &x, &y, scratch + clamped_size(m));
 }
 
 static bool count(const emu_model *m, emu_guard *guard, int64_t first, int64_t n, const arrays *a)

@@ -10,11 +10,10 @@ INLINE double floor_of_double(const emu_layer *layer)
     return layer->activation == ACT_RELU ? 0.0 : (double)-INFINITY;
 }
 
-static vf activated_single(const emu_layer *layer, vf x)
+MATH vf activated_single(const emu_layer *layer, vf x)
 {
     const vf a = vf_set(layer->a), b = vf_set(layer->b);
     switch (layer->activation) {
-    case ACT_RELU: return vf_at_least(x, vf_set(0.0f));
     case ACT_SIGMOID: return vf_sigmoid(x);
     case ACT_TANH: return vf_tanh(x);
     case ACT_LEAKY_RELU: return vf_leaky_relu(x, a);
@@ -24,20 +23,37 @@ static vf activated_single(const emu_layer *layer, vf x)
     case ACT_SILU: return vf_silu(x);
     case ACT_SOFTPLUS: return vf_softplus(x);
     case ACT_HARD_SIGMOID: return vf_hard_sigmoid(x, a, b);
-    case ACT_HARD_SWISH: return vf_mul(x, vf_hard_sigmoid(x, a, b));
-    case ACT_NONE: break;
+    case ACT_HARD_SWISH: return vf_hard_swish(x, a, b);
+    default: return x;
     }
-    return x;
 }
 
+#if defined(EMU_ISA_AVX512)
+/* The usual ones at full width, the others by the code for AVX2 */
+static void activate_single(const emu_layer *layer, float *y, int64_t count)
+{
+    if (layer->activation != ACT_SIGMOID && layer->activation != ACT_TANH) {
+        emu_activate_avx2(layer, y, count);
+        return;
+    }
+    for (int64_t i = 0; i < count; i += VW)
+        vf_store(y + i, layer->activation == ACT_TANH ? vf_tanh(vf_load(y + i)) : vf_sigmoid(vf_load(y + i)));
+}
+#else
 static void activate_single(const emu_layer *layer, float *y, int64_t count)
 {
     for (int64_t i = 0; i < count; i += VW)
         vf_store(y + i, activated_single(layer, vf_load(y + i)));
 }
+#if defined(EMU_ISA_AVX2)
+void emu_activate_avx2(const emu_layer *layer, float *y, int64_t count)
+{
+    activate_single(layer, y, count);
+}
+#endif
 
 /* In float64: the operation of a program */
-static vd activated_double(const emu_layer *layer, vd x)
+static void activate_double(const emu_layer *layer, double *y, int64_t count)
 {
     static const uint8_t op_of[] = {[ACT_SIGMOID] = OP_SIGMOID,
                                     [ACT_TANH] = OP_TANH,
@@ -49,19 +65,8 @@ static vd activated_double(const emu_layer *layer, vd x)
                                     [ACT_SOFTPLUS] = OP_SOFTPLUS,
                                     [ACT_HARD_SIGMOID] = OP_HARD_SIGMOID,
                                     [ACT_HARD_SWISH] = OP_HARD_SWISH};
-    if (layer->activation == ACT_NONE)
-        return x;
-    if (layer->activation == ACT_RELU)
-        return vd_at_least(x, vd_set(0.0));
-    const double constants[2] = {(double)layer->a, (double)layer->b};
-    const emu_group group = {
-        .num_ops = 1, .num_columns = 1, .padded = 1, .ops = op_of + layer->activation, .constants = constants};
-    apply_operations(&group, 0, false, &x, 1);
-    return x;
-}
-
-static void activate_double(const emu_layer *layer, double *y, int64_t count)
-{
+    const vd a = vd_set((double)layer->a), b = vd_set((double)layer->b);
     for (int64_t i = 0; i < count; i += VD)
-        vd_store(y + i, activated_double(layer, vd_load(y + i)));
+        vd_store(y + i, operation((emu_op)op_of[layer->activation], vd_load(y + i), a, b));
 }
+#endif

@@ -1,313 +1,234 @@
-/* Dense layers. Included twice: for sums in float32 and in float64, as REAL, in vectors VEC of LANES (kernels.c).
+/* Dense layers. Included for sums in float32 and in float64, as REAL, in vectors VEC of LANES (kernels.c).
  * The order of every sum is that of model.h, whichever way a layer is computed. */
 
 #define VECTORS (EMU_PANEL / LANES) /* of outputs in a panel */
 
-/* ---- samples in lanes: X and Y are rows of one column each, [column][NV * LANES] ---- */
-
-/* acc[r][v] += sum over k of w[k][r] * X[k][v] for MR outputs and NV vectors of samples. On the way, MR numbers for each k
- * are fetched into the cache from `ahead` on: the next group of weights, while this one is used. A host's other work may
- * have driven them out to memory, and the rows of a group are too far apart for the processor to guess the next. */
-INLINE void LOCAL(batch_part)(const int MR, const int NV, VEC acc[16][3], const REAL *w, int64_t w_step, const REAL *x,
-                              int64_t x_step, int64_t inputs, const REAL *ahead)
-{
-    for (int64_t k = 0; k < inputs; k++) {
-        __builtin_prefetch(ahead + k * MR, 0, 2);
-        VEC xv[3];
-        UNROLL
-        for (int v = 0; v < NV; v++)
-            xv[v] = OP(load)(x + v * LANES);
-        UNROLL
-        for (int r = 0; r < MR; r++) {
-            const VEC weight = OP(set)(w[r]);
-            UNROLL
-            for (int v = 0; v < NV; v++)
-                acc[r][v] = OP(fma)(weight, xv[v], acc[r][v]);
-        }
-        w += w_step;
-        x += x_step;
-    }
-}
-
+/* Some outputs of a layer: the weights for the first input, and steps from one input to the next */
 typedef struct {
-    const REAL *bias, *w, *x, *ahead;
-    int64_t w_step, x_step; /* to the next input; w_step and ahead are set for each group */
-    int64_t inputs, outputs;
+    const REAL *w, *bias, *x, *ahead;
+    int64_t w_step, x_step, inputs;
     int parts;
     REAL floor;
-} LOCAL(products);
+} LOCAL(sums);
 
-/* Y[r][v] = the sum of all parts, two at a time: so they stay in registers, and go through memory only between pairs */
-INLINE void LOCAL(batch_sum)(const int MR, const int NV, const LOCAL(products) p, REAL *Y)
+/* ---- samples in lanes: X and Y are rows of one column each, [column][NV * LANES] ---- */
+
+/* MR outputs of NV vectors of samples, G parts at a time, which stay in registers; the sum of those before goes through
+ * memory. `apart`: inputs from one of the G parts to the next. On the way, weights are fetched into the cache from `ahead`
+ * on: the next group, while this one is used. A host's other work may have driven them out to memory, and the rows of a
+ * group are too far apart for the processor to guess the next. */
+INLINE void LOCAL(batch_tile)(const int MR, const int NV, const int G, const int apart, const LOCAL(sums) p, REAL *Y,
+                              const int64_t ld)
 {
-    const int64_t ld = NV * LANES, w_step = p.parts * p.w_step, x_step = p.parts * p.x_step;
-    const int shift = p.parts == 2 ? 1 : 2;
-    for (int part = 0; part < p.parts; part += 2) {
-        const REAL *w = p.w + part * p.w_step, *x = p.x + part * p.x_step;
-        VEC first[16][3], second[16][3];
+    const bool narrow = apart != 1;
+    const REAL *ahead = p.ahead;
+    for (int part = 0; part < (narrow ? apart : p.parts); part += narrow ? 1 : G) {
+        VEC acc[4][8][3];
         UNROLL
         for (int r = 0; r < MR; r++) {
+            const VEC start = part == 0 ? OP(set)(p.bias[r]) : OP(set)(0);
             UNROLL
             for (int v = 0; v < NV; v++) {
-                first[r][v] = OP(set)(part == 0 ? p.bias[r] : 0);
-                second[r][v] = OP(set)(0);
+                acc[0][r][v] = start;
+                UNROLL
+                for (int g = 1; g < G; g++)
+                    acc[g][r][v] = OP(set)(0);
             }
         }
-        const int64_t left = (p.inputs - part + p.parts - 1) >> shift;
-        const int64_t pairs = (p.inputs - part + p.parts - 2) >> shift;
-        const REAL *ahead = p.ahead + part * p.inputs / p.parts * MR;
-        LOCAL(batch_part)(MR, NV, first, w, w_step, x, x_step, left, ahead);
-        if (part > 0) {
+        const REAL *w = p.w + part * p.w_step, *x = p.x + part * ld;
+        const int64_t w_step = apart * p.w_step, last = p.parts - (G - 1) * apart, w_last = last * p.w_step, x_last = last * ld;
+        for (int64_t left = p.inputs - part; left > 0; left -= p.parts) {
+            if (!narrow)
+                __builtin_prefetch(ahead, 0, 2);
             UNROLL
-            for (int r = 0; r < MR; r++) {
+            for (int g = 0; g < G; g++) {
+                if (left <= g * apart)
+                    break;
+                VEC xv[3];
                 UNROLL
                 for (int v = 0; v < NV; v++)
-                    first[r][v] = OP(add)(OP(load)(Y + r * ld + v * LANES), first[r][v]);
+                    xv[v] = OP(load)(x + v * LANES);
+                UNROLL
+                for (int r = 0; r < MR; r++) {
+                    const VEC weight = OP(set)(w[r]);
+                    UNROLL
+                    for (int v = 0; v < NV; v++)
+                        acc[g][r][v] = OP(fma)(weight, xv[v], acc[g][r][v]);
+                }
+                KEEP_ORDER;
+                ADVANCE(w, g == G - 1 ? w_last : w_step);
+                ADVANCE(x, g == G - 1 ? x_last : apart * ld);
             }
+            ahead += G * MR;
         }
-        LOCAL(batch_part)(MR, NV, second, w + p.w_step, w_step, x + p.x_step, x_step, pairs, ahead + left * MR);
-        const VEC lowest = OP(set)(part + 2 == p.parts ? p.floor : -(REAL)INFINITY);
-        UNROLL
-        for (int r = 0; r < MR; r++) {
-            UNROLL
-            for (int v = 0; v < NV; v++)
-                OP(store)(Y + r * ld + v * LANES, OP(at_least)(OP(add)(first[r][v], second[r][v]), lowest));
+        const VEC lowest = OP(set)(part == (narrow ? apart - 1 : p.parts - G) ? p.floor : -(REAL)INFINITY);
+#define EACH_SUM(statement)                                                                                  \
+    UNROLL                                                                                                   \
+    for (int r = 0; r < MR; r++) {                                                                           \
+        UNROLL                                                                                               \
+        for (int v = 0; v < NV; v++) {                                                                       \
+            REAL *y = Y + r * ld + v * LANES;                                                                \
+            statement;                                                                                       \
+        }                                                                                                    \
+    }
+        if (narrow) {
+            EACH_SUM(acc[0][r][v] = OP(add)(OP(add)(OP(add)(acc[0][r][v], acc[1][r][v]), acc[2][r][v]), acc[3][r][v]); (void)y)
         }
+        if (part > 0) {
+            EACH_SUM(acc[0][r][v] = OP(add)(OP(load)(y), acc[0][r][v]))
+        }
+        if (G == 2) {
+            EACH_SUM(acc[0][r][v] = OP(add)(acc[0][r][v], acc[1][r][v]); (void)y)
+        }
+        EACH_SUM(OP(store)(y, OP(at_least)(acc[0][r][v], lowest)))
+#undef EACH_SUM
     }
 }
 
 /* All outputs, MR at a time */
-#define BATCH(NAME, NV, MR)                                                                                      \
-    static __attribute__((noinline)) void LOCAL(batch_##NAME)(const LOCAL(products) * all, REAL *Y)             \
+#define BATCH(NV, MR, G)                                                                                     \
+    static __attribute__((noinline)) void LOCAL(batch_##NV)(const LOCAL(sums) * all, int64_t outputs, REAL *Y) \
     {                                                                                                        \
-        for (int64_t j = 0; j < all->outputs; j += (MR)) {                                                   \
-            LOCAL(products) p = *all;                                                                        \
+        for (int64_t j = 0; j < outputs; j += (MR)) {                                                        \
+            LOCAL(sums) p = *all;                                                                            \
             const int64_t group = j / EMU_GROUP * EMU_GROUP;                                                 \
-            const int64_t padded = (p.outputs - group + EMU_PANEL - 1) / EMU_PANEL * EMU_PANEL;              \
+            const int64_t padded = (outputs - group + EMU_PANEL - 1) / EMU_PANEL * EMU_PANEL;                \
             p.bias += j;                                                                                     \
             p.ahead = p.w + (group + EMU_GROUP + (j - group)) * p.inputs;                                    \
             p.w += group * p.inputs + (j - group);                                                           \
             p.w_step = padded < EMU_GROUP ? padded : EMU_GROUP;                                              \
-            LOCAL(batch_sum)(MR, NV, p, Y + j * (NV)*LANES);                                                 \
+            LOCAL(batch_tile)(MR, NV, G, 1, p, Y + j * (NV)*LANES, (NV)*LANES);                              \
         }                                                                                                    \
     }
-BATCH(1, 1, BATCH_1)
+BATCH(1, BATCH_1, BATCH_G)
 #if BATCH_2
-BATCH(2, 2, BATCH_2)
+BATCH(2, BATCH_2, BATCH_G)
 #endif
 #if BATCH_3
-BATCH(3, 3, BATCH_3)
+BATCH(3, BATCH_3, BATCH_G)
 #endif
 #undef BATCH
 
-static void LOCAL(batch)(const LOCAL(products) * p, REAL *Y, int vectors)
-{
-    switch (vectors) {
-#if BATCH_3
-    case 3: LOCAL(batch_3)(p, Y); break;
-#endif
-#if BATCH_2
-    case 2: LOCAL(batch_2)(p, Y); break;
-#endif
-    default: LOCAL(batch_1)(p, Y);
-    }
-}
-
-/* acc[a][r] += w x of input k + 4 a, for MR outputs */
-INLINE void LOCAL(narrow_products)(const int MR, VEC acc[4][4], const int a, const REAL *w, const REAL *x)
-{
-    const VEC xk = OP(load)(x);
-    UNROLL
-    for (int r = 0; r < MR; r++)
-        acc[a][r] = OP(fma)(OP(set)(w[r]), xk, acc[a][r]);
-}
-
-/* At most four outputs, MR of them at a time: the parts q, q + 4, q + 8, q + 12 at once, for q = 0..3 */
-static void LOCAL(batch_narrow)(const emu_layer *layer, const REAL *X, REAL *Y, int vectors)
+/* At most four outputs: the parts q, q + 4, q + 8, q + 12 at once, for q = 0..3 */
+static __attribute__((noinline)) void LOCAL(batch_narrow)(const LOCAL(sums) * all, REAL *Y, int64_t ld)
 {
     enum { MR = MANY_REGISTERS ? EMU_NARROW : EMU_NARROW / 2 };
-    const int64_t ld = vectors * LANES, K = layer->num_inputs;
-    const VEC floor = OP(set)(LOCAL(floor_of)(layer));
-    for (int i = 0; i < vectors * EMU_NARROW / MR; i++) {
-        const int first = i % (EMU_NARROW / MR) * MR, v = i / (EMU_NARROW / MR);
-        const REAL *weights = (const REAL *)layer->weights + first, *bias = (const REAL *)layer->bias + first;
-        VEC sum[MR];
-        for (int q = 0; q < 4; q++) {
-            VEC acc[4][EMU_NARROW];
-            UNROLL
-            for (int r = 0; r < MR; r++) {
-                acc[0][r] = OP(set)(q == 0 ? bias[r] : 0);
-                acc[1][r] = acc[2][r] = acc[3][r] = OP(set)(0);
-            }
-            const REAL *w = weights + q * EMU_NARROW, *x = X + q * ld + v * LANES;
-            int64_t k = q;
-            for (; k + 12 < K; k += 16) {
-                UNROLL
-                for (int a = 0; a < 4; a++)
-                    LOCAL(narrow_products)(MR, acc, a, w + a * 4 * EMU_NARROW, x + a * 4 * ld);
-                w += 16 * EMU_NARROW;
-                x += 16 * ld;
-            }
-            UNROLL
-            for (int a = 0; a < 3; a++) {
-                if (k + a * 4 < K)
-                    LOCAL(narrow_products)(MR, acc, a, w + a * 4 * EMU_NARROW, x + a * 4 * ld);
-            }
-            UNROLL
-            for (int r = 0; r < MR; r++) {
-                const VEC part = OP(add)(OP(add)(OP(add)(acc[0][r], acc[1][r]), acc[2][r]), acc[3][r]);
-                sum[r] = q == 0 ? part : OP(add)(sum[r], part);
-            }
+    for (int64_t v = 0; v < ld; v += LANES)
+        for (int r = 0; r < EMU_NARROW; r += MR) {
+            LOCAL(sums) p = *all;
+            p.w += r;
+            p.bias += r;
+            p.x += v;
+            LOCAL(batch_tile)(MR, 1, 4, 4, p, Y + r * ld + v, ld);
         }
-        UNROLL
-        for (int r = 0; r < MR; r++)
-            OP(store)(Y + (first + r) * ld + v * LANES, OP(at_least)(sum[r], floor));
-    }
 }
 
-static void LOCAL(batch_layer)(const emu_layer *layer, const REAL *X, REAL *Y, int vectors)
+static int LOCAL(batch)(const emu_model *m, int i, void *block, int samples)
 {
-    const int64_t N = layer->num_outputs, ld = vectors * LANES;
-    if (layer->parts == 16) {
-        LOCAL(batch_narrow)(layer, X, Y, vectors);
-    } else {
-        const LOCAL(products) p = {
-            layer->bias, layer->weights, X, NULL, 0, ld, layer->num_inputs, N, BATCH_PARTS(layer), LOCAL(floor_of)(layer)};
-        LOCAL(batch)(&p, Y, vectors);
+    const int64_t ld = samples;
+    for (; i < m->num_nodes && m->nodes[i].kind == NODE_DENSE; i++) {
+        const emu_layer *layer = m->nodes[i].layer;
+        REAL *Y = (REAL *)block + m->nodes[i].to * ld;
+        LOCAL(sums) p = {.w = layer->weights, .bias = layer->bias, .x = (REAL *)block + m->nodes[i].from * ld,
+                         .w_step = EMU_NARROW, .inputs = layer->num_inputs, .parts = layer->parts,
+                         .floor = LOCAL(floor_of)(layer)};
+        if (layer->parts == 16) {
+            LOCAL(batch_narrow)(&p, Y, ld);
+        } else {
+            p.parts = BATCH_PARTS(layer);
+#if BATCH_3
+            if (samples == 3 * LANES)
+                LOCAL(batch_3)(&p, layer->num_outputs, Y);
+            else
+#endif
+#if BATCH_2
+            if (samples == 2 * LANES)
+                LOCAL(batch_2)(&p, layer->num_outputs, Y);
+            else
+#endif
+                LOCAL(batch_1)(&p, layer->num_outputs, Y);
+        }
+        if (layer->activation > ACT_RELU)
+            LOCAL(activate)(layer, Y, layer->num_outputs * ld);
     }
-    if (layer->activation > ACT_RELU)
-        LOCAL(activate)(layer, Y, N * ld);
+    return i;
 }
 
-#if FEW_1
-/* ---- outputs in lanes: X and Y are rows of one sample each, [S][ld] ---- */
+#if ONE_2
+/* ---- outputs in lanes: X and Y are rows of one sample each, [S][x_step] ---- */
 
-/* Outputs of V panels, side by side in w, whose rows are `step` long */
-typedef struct {
-    const REAL *w, *bias;
-    int64_t step, inputs;
-} LOCAL(panels);
-
-/* One sample, all P parts at once: they hide the latency of the additions */
-INLINE void LOCAL(one_dense)(const int P, const int V, const LOCAL(panels) p, const REAL *x, REAL *y, const VEC floor)
+/* S samples of V panels, G parts at a time. A single sample has all parts at once: they hide the latency of additions. */
+INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(sums) * all, const REAL *weights,
+                            const REAL *bias, const REAL *X, REAL *Y)
 {
-    const REAL *w = p.w;
-    VEC acc[4][4 * VECTORS];
-    UNROLL
-    for (int v = 0; v < V * VECTORS; v++) {
-        acc[0][v] = OP(load)(p.bias + v * LANES);
-        UNROLL
-        for (int q = 1; q < P; q++)
-            acc[q][v] = OP(set)(0);
-    }
-    int64_t k = 0;
-    for (; k + P <= p.inputs; k += P) {
-        UNROLL
-        for (int q = 0; q < P; q++) {
-            const VEC xk = OP(set)(x[k + q]);
-            UNROLL
-            for (int v = 0; v < V * VECTORS; v++)
-                acc[q][v] = OP(fma)(OP(load)(w + v * LANES), xk, acc[q][v]);
-            w += p.step;
-        }
-    }
-    UNROLL
-    for (int q = 0; q < P - 1; q++) {
-        if (k + q < p.inputs) {
-            const VEC xk = OP(set)(x[k + q]);
-            UNROLL
-            for (int v = 0; v < V * VECTORS; v++)
-                acc[q][v] = OP(fma)(OP(load)(w + v * LANES), xk, acc[q][v]);
-            w += p.step;
-        }
-    }
-    UNROLL
-    for (int v = 0; v < V * VECTORS; v++) {
-        VEC sum = acc[0][v];
-        UNROLL
-        for (int q = 1; q < P; q++)
-            sum = OP(add)(sum, acc[q][v]);
-        OP(store)(y + v * LANES, OP(at_least)(sum, floor));
-    }
-}
-
-/* acc[s][v] += sum over k of w[k][v] * X[s][k] for S samples */
-INLINE void LOCAL(few_part)(const int S, const int V, VEC acc[8][4 * VECTORS], const REAL *w, int64_t w_step,
-                            const REAL *x, int64_t x_step, int64_t ld, int64_t inputs)
-{
-    for (int64_t k = 0; k < inputs; k++) {
-        VEC weight[4 * VECTORS];
-        UNROLL
-        for (int v = 0; v < V * VECTORS; v++)
-            weight[v] = OP(load)(w + v * LANES);
-        UNROLL
-        for (int s = 0; s < S; s++) {
-            const VEC xs = OP(set)(x[s * ld]);
-            UNROLL
-            for (int v = 0; v < V * VECTORS; v++)
-                acc[s][v] = OP(fma)(weight[v], xs, acc[s][v]);
-        }
-        w += w_step;
-        x += x_step;
-    }
-}
-
-/* S samples, the parts one after the other, as in batch_sum */
-INLINE void LOCAL(few_dense)(const int S, const int V, const LOCAL(panels) p, const int parts, const REAL *X, REAL *Y,
-                             const int64_t ld, const VEC floor)
-{
-    const int shift = parts == 2 ? 1 : 2;
-    const bool at_once = MANY_REGISTERS && S * V * VECTORS <= 12;
-    for (int part = 0; part < parts; part += 2) {
-        const REAL *w = p.w + part * p.step, *x = X + part;
-        VEC first[8][4 * VECTORS], second[8][4 * VECTORS];
+    const int64_t ld = all->x_step, w_step = all->w_step;
+    const int parts = S == 1 ? G : all->parts;
+    for (int part = 0; part < parts; part += G) {
+        VEC acc[4][EMU_MAX_FEW][4 * VECTORS];
         UNROLL
         for (int v = 0; v < V * VECTORS; v++) {
-            const VEC start = part == 0 ? OP(load)(p.bias + v * LANES) : OP(set)(0);
+            const VEC start = part == 0 ? OP(load)(bias + v * LANES) : OP(set)(0);
             UNROLL
             for (int s = 0; s < S; s++) {
-                first[s][v] = start;
-                second[s][v] = OP(set)(0);
+                acc[0][s][v] = start;
+                UNROLL
+                for (int g = 1; g < G; g++)
+                    acc[g][s][v] = OP(set)(0);
             }
         }
-        int64_t left = (p.inputs - part + parts - 1) >> shift;
-        const int64_t pairs = (p.inputs - part + parts - 2) >> shift;
-        for (int64_t k = 0; at_once && k < pairs; k++) {
-            LOCAL(few_part)(S, V, first, w, 0, x, 0, ld, 1);
-            KEEP_ORDER;
-            LOCAL(few_part)(S, V, second, w + p.step, 0, x + 1, 0, ld, 1);
-            w += parts * p.step;
-            x += parts;
-        }
-        if (at_once)
-            left -= pairs;
-        LOCAL(few_part)(S, V, first, w, parts * p.step, x, parts, ld, left);
-        if (part > 0) {
+        const REAL *w = weights + part * w_step, *x = X + part, *x_high = x + 4 * ld; /* of the fifth sample */
+        const int64_t w_skip = (parts - G + 1) * w_step, x_skip = parts - G + 1;
+        for (int64_t left = all->inputs - part; left > 0; left -= parts) {
             UNROLL
-            for (int s = 0; s < S; s++) {
+            for (int g = 0; g < G; g++) {
+                if (left <= g)
+                    break;
+                VEC weight[4 * VECTORS];
                 UNROLL
                 for (int v = 0; v < V * VECTORS; v++)
-                    first[s][v] = OP(add)(OP(load)(Y + s * ld + v * LANES), first[s][v]);
+                    weight[v] = OP(load)(w + v * LANES);
+                UNROLL
+                for (int s = 0; s < S; s++) {
+                    const VEC xs = OP(set)((s < 4 ? x : x_high)[s % 4 * ld]);
+                    UNROLL
+                    for (int v = 0; v < V * VECTORS; v++)
+                        acc[g][s][v] = OP(fma)(weight[v], xs, acc[g][s][v]);
+                }
+                if (S > 1)
+                    KEEP_ORDER;
+                ADVANCE(w, g == G - 1 ? w_skip : w_step);
+                ADVANCE(x, g == G - 1 ? x_skip : 1);
+                if (S > 4)
+                    ADVANCE(x_high, g == G - 1 ? x_skip : 1);
             }
         }
-        if (!at_once)
-            LOCAL(few_part)(S, V, second, w + p.step, parts * p.step, x + 1, parts, ld, pairs);
-        const VEC lowest = part + 2 == parts ? floor : OP(set)(-(REAL)INFINITY);
-        UNROLL
-        for (int s = 0; s < S; s++) {
-            UNROLL
-            for (int v = 0; v < V * VECTORS; v++)
-                OP(store)(Y + s * ld + v * LANES, OP(at_least)(OP(add)(first[s][v], second[s][v]), lowest));
+        const VEC lowest = OP(set)(part == parts - G ? all->floor : -(REAL)INFINITY);
+#define EACH_SUM(statement)                                                                                  \
+    UNROLL                                                                                                   \
+    for (int s = 0; s < S; s++) {                                                                            \
+        UNROLL                                                                                               \
+        for (int v = 0; v < V * VECTORS; v++) {                                                              \
+            REAL *y = Y + s * ld + v * LANES;                                                                \
+            statement;                                                                                       \
+        }                                                                                                    \
+    }
+        if (S > 1 && part > 0) {
+            EACH_SUM(acc[0][s][v] = OP(add)(OP(load)(y), acc[0][s][v]))
         }
+        UNROLL
+        for (int g = 1; g < G; g++) {
+            EACH_SUM(acc[0][s][v] = OP(add)(acc[0][s][v], acc[g][s][v]); (void)y)
+        }
+        EACH_SUM(OP(store)(y, OP(at_least)(acc[0][s][v], lowest)))
+#undef EACH_SUM
     }
 }
 
 /* At most four outputs of one sample: a vector holds four outputs for LANES / 4 inputs. y has room for LANES. */
-INLINE void LOCAL(narrow_sum)(const emu_layer *layer, const REAL *x, REAL *y, const bool activate)
+static __attribute__((noinline)) void LOCAL(narrow)(const emu_layer *layer, const REAL *x, REAL *y, const VEC floor)
 {
     enum { V = 4 * EMU_NARROW / LANES };
     const REAL *w = layer->weights, *bias = layer->bias;
-    const int64_t K = layer->num_inputs;
     VEC acc[4][V];
     UNROLL
     for (int v = 0; v < V; v++) {
@@ -316,27 +237,25 @@ INLINE void LOCAL(narrow_sum)(const emu_layer *layer, const REAL *x, REAL *y, co
         for (int a = 1; a < 4; a++)
             acc[a][v] = OP(set)(0);
     }
-    for (int64_t k = 0; k < K; k += 16, w += 64) {
-        const REAL *xk = x + k;
-        REAL rest[16] ALIGNED;
-        if (k + 16 > K) { /* inputs beyond the last are 0 here and their weights -0: adding -0 changes nothing */
+    REAL rest[16] ALIGNED;
+    for (int64_t left = layer->num_inputs; left > 0; left -= 16, w += 64, x += 16) {
+        if (left < 16) { /* inputs beyond the last are 0 here and their weights -0: adding -0 changes nothing */
             memset(rest, 0, sizeof rest);
-            memcpy(rest, xk, (size_t)(K - k) * sizeof *rest);
-            xk = rest;
+            memcpy(rest, x, (size_t)left * sizeof *rest);
+            x = rest;
         }
         UNROLL
         for (int a = 0; a < 4; a++) {
             UNROLL
             for (int v = 0; v < V; v++)
-                acc[a][v] = OP(fma)(OP(load)(w + a * 16 + v * LANES), OP(repeat4)(xk + a * 4, v), acc[a][v]);
+                acc[a][v] = OP(fma)(OP(load)(w + a * 16 + v * LANES), OP(repeat4)(x + a * 4, v), acc[a][v]);
         }
     }
     UNROLL
     for (int v = 0; v < V; v++)
         acc[0][v] = OP(add)(OP(add)(OP(add)(acc[0][v], acc[1][v]), acc[2][v]), acc[3][v]);
 #if LANES >= 4
-    const VEC sum = OP(sum_quarters)(acc[0]);
-    OP(store)(y, activate ? LOCAL(activated)(layer, sum) : sum);
+    OP(store)(y, OP(at_least)(OP(sum_quarters)(acc[0]), floor));
 #else
     UNROLL
     for (int v = 0; v < EMU_NARROW / LANES; v++) {
@@ -344,7 +263,7 @@ INLINE void LOCAL(narrow_sum)(const emu_layer *layer, const REAL *x, REAL *y, co
         UNROLL
         for (int q = 1; q < 4; q++)
             sum = OP(add)(sum, acc[0][q * EMU_NARROW / LANES + v]);
-        OP(store)(y + v * LANES, activate ? LOCAL(activated)(layer, sum) : sum);
+        OP(store)(y + v * LANES, OP(at_least)(sum, floor));
     }
 #endif
 }
@@ -352,114 +271,117 @@ INLINE void LOCAL(narrow_sum)(const emu_layer *layer, const REAL *x, REAL *y, co
 /* The activation is applied to the outputs of LANES / 4 samples at once */
 static void LOCAL(few_narrow)(const emu_layer *layer, const REAL *X, REAL *Y, int64_t ld, int samples)
 {
-    if (samples == 1 || layer->activation == ACT_NONE) {
-        for (int s = 0; s < samples; s++)
-            LOCAL(narrow_sum)(layer, X + s * ld, Y + s * ld, true);
+    const VEC floor = OP(set)(LOCAL(floor_of)(layer));
+    REAL sums[EMU_MAX_FEW * EMU_NARROW + LANES] ALIGNED;
+    const bool gathered = samples > 1 && layer->activation > ACT_RELU;
+    for (int s = 0; s < samples; s++)
+        LOCAL(narrow)(layer, X + s * ld, gathered ? sums + s * EMU_NARROW : Y + s * ld, floor); /* zeros after the last */
+    if (layer->activation <= ACT_RELU)
         return;
-    }
-    REAL sums[8 * EMU_NARROW + LANES] ALIGNED;
-    for (int s = 0; s < samples; s++)
-        LOCAL(narrow_sum)(layer, X + s * ld, sums + s * EMU_NARROW, false); /* zeros after the last */
-    for (int i = 0; i < samples * EMU_NARROW; i += LANES)
-        OP(store)(sums + i, LOCAL(activated)(layer, OP(load)(sums + i)));
-    for (int s = 0; s < samples; s++)
+    LOCAL(activate)(layer, gathered ? sums : Y, samples * EMU_NARROW);
+    for (int s = 0; s < samples && gathered; s++)
         memcpy(Y + s * ld, sums + s * EMU_NARROW, EMU_NARROW * sizeof *sums);
 }
 
 /* The panels of a layer, V at a time while there are so many */
-#define PANELS(V, CALL)                                                                                      \
-    for (; left >= (V); left -= (V), p.w += (V)*EMU_PANEL, p.bias += (V)*EMU_PANEL, Y += (V)*EMU_PANEL)      \
-    CALL
+#define PANELS(S, V, G)                                                                                      \
+    for (; left >= (V); left -= (V), w += (V)*EMU_PANEL, bias += (V)*EMU_PANEL, Y += (V)*EMU_PANEL)          \
+    LOCAL(few_tile)(S, V, G, all, w, bias, X, Y)
 
 /* A group of at most four panels, which lie side by side */
-static __attribute__((noinline)) void LOCAL(one_group)(const REAL *w, const REAL *bias, int64_t step, int64_t inputs,
-                                                       int parts, int left, const REAL *X, REAL *Y, const VEC floor)
+static __attribute__((noinline)) void LOCAL(few_1)(const LOCAL(sums) * all, const REAL *w, const REAL *bias, int left,
+                                                   const REAL *X, REAL *Y)
 {
-    LOCAL(panels) p = {w, bias, step, inputs}; /* not handed over as a whole: that would go through memory */
-    if (parts == 2) {
+    if (all->parts == 2) {
 #if ONE_2 >= 4
-        PANELS(4, LOCAL(one_dense)(2, 4, p, X, Y, floor));
+        PANELS(1, 4, 2);
 #endif
 #if ONE_2 >= 2
-        PANELS(2, LOCAL(one_dense)(2, 2, p, X, Y, floor));
+        PANELS(1, 2, 2);
 #endif
-        PANELS(1, LOCAL(one_dense)(2, 1, p, X, Y, floor));
+        PANELS(1, 1, 2);
     } else {
 #if ONE_4 >= 2
-        PANELS(2, LOCAL(one_dense)(4, 2, p, X, Y, floor));
+        PANELS(1, 2, 4);
 #endif
-        PANELS(1, LOCAL(one_dense)(4, 1, p, X, Y, floor));
+        PANELS(1, 1, 4);
     }
 }
 
 /* A panel that is left over is taken sample by sample */
-#define FEW(S, MOST)                                                                                         \
-    static void LOCAL(few_group_##S)(const REAL *w, const REAL *bias, int64_t step, int64_t inputs, int parts, \
-                                     int left, const REAL *X, REAL *Y, const int64_t ld, const VEC floor)    \
+#define FEW(S, V, G)                                                                                         \
+    static __attribute__((noinline)) void LOCAL(few_##S)(const LOCAL(sums) * all, const REAL *w,             \
+                                                         const REAL *bias, int left, const REAL *X, REAL *Y) \
     {                                                                                                        \
-        LOCAL(panels) p = {w, bias, step, inputs};                                                           \
-        PANELS(MOST, LOCAL(few_dense)(S, MOST, p, parts, X, Y, ld, floor));                                  \
+        PANELS(S, V, G);                                                                                     \
         for (int s = 0; left > 0 && s < (S); s++)                                                            \
-            LOCAL(one_group)(p.w, p.bias, step, inputs, parts, left, X + s * ld, Y + s * ld, floor);                                 \
+            LOCAL(few_1)(all, w, bias, left, X + s * all->x_step, Y + s * all->x_step);                      \
     }
 #if FEW_2
-FEW(2, FEW_2)
+FEW(2, FEW_2, FEW_G)
 #endif
 #if FEW_3
-FEW(3, FEW_3)
+FEW(3, FEW_3, FEW_G)
 #endif
 #if FEW_4
-FEW(4, FEW_4)
-#endif
-#if FEW_6
-FEW(6, FEW_6)
+FEW(4, FEW_4, FEW_G)
 #endif
 #if FEW_8
-FEW(8, FEW_8)
+FEW(8, FEW_8, 1)
 #endif
 
-static void LOCAL(few_layer)(const emu_layer *layer, const REAL *X, REAL *Y, int64_t ld, int samples)
+static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
 {
-    if (layer->parts == 16) {
-        LOCAL(few_narrow)(layer, X, Y, ld, samples);
-        return;
-    }
-    const int64_t K = layer->num_inputs, panels = (layer->num_outputs + EMU_PANEL - 1) / EMU_PANEL;
-    const VEC floor = OP(set)(LOCAL(floor_of)(layer));
-    const REAL *w = layer->weights, *bias = layer->bias;
-    const int parts = layer->parts;
-    REAL *y = Y;
-    for (int64_t panel = 0; panel < panels; panel += EMU_GROUP / EMU_PANEL) {
-        const int left = panels - panel < EMU_GROUP / EMU_PANEL ? (int)(panels - panel) : EMU_GROUP / EMU_PANEL;
-        const int64_t step = left * EMU_PANEL;
-        switch (samples) {
+    const int64_t ld = m->num_columns;
+    for (; i < m->num_nodes && m->nodes[i].kind == NODE_DENSE; i++) {
+        const emu_layer *layer = m->nodes[i].layer;
+        const REAL *X = (REAL *)rows + m->nodes[i].from;
+        REAL *Y = (REAL *)rows + m->nodes[i].to;
+        if (layer->parts == 16) {
+            LOCAL(few_narrow)(layer, X, Y, ld, samples);
+            continue;
+        }
+        const int64_t panels = (layer->num_outputs + EMU_PANEL - 1) / EMU_PANEL;
+        LOCAL(sums) p = {.x_step = ld, .inputs = layer->num_inputs, .parts = layer->parts,
+                         .floor = LOCAL(floor_of)(layer)};
+        const REAL *w = layer->weights, *bias = layer->bias;
+        REAL *y = Y;
+        for (int64_t panel = 0; panel < panels; panel += EMU_GROUP / EMU_PANEL) {
+            const int left = panels - panel < EMU_GROUP / EMU_PANEL ? (int)(panels - panel) : EMU_GROUP / EMU_PANEL;
+            p.w_step = left * EMU_PANEL;
+            switch (samples) {
 #if FEW_2
-        case 2: LOCAL(few_group_2)(w, bias, step, K, parts, left, X, y, ld, floor); break;
+            case 2: LOCAL(few_2)(&p, w, bias, left, X, y); break;
 #endif
 #if FEW_3
-        case 3: LOCAL(few_group_3)(w, bias, step, K, parts, left, X, y, ld, floor); break;
+            case 3: LOCAL(few_3)(&p, w, bias, left, X, y); break;
 #endif
 #if FEW_4
-        case 4: LOCAL(few_group_4)(w, bias, step, K, parts, left, X, y, ld, floor); break;
-#endif
-#if FEW_6
-        case 6: LOCAL(few_group_6)(w, bias, step, K, parts, left, X, y, ld, floor); break;
+            case 4: LOCAL(few_4)(&p, w, bias, left, X, y); break;
 #endif
 #if FEW_8
-        case 8: LOCAL(few_group_8)(w, bias, step, K, parts, left, X, y, ld, floor); break;
+            case 8: LOCAL(few_8)(&p, w, bias, left, X, y); break;
 #endif
-        default: LOCAL(one_group)(w, bias, step, K, parts, left, X, y, floor);
+            default: LOCAL(few_1)(&p, w, bias, left, X, y);
+            }
+            w += EMU_GROUP * p.inputs;
+            bias += EMU_GROUP;
+            y += EMU_GROUP;
         }
-        w += EMU_GROUP * K;
-        bias += EMU_GROUP;
-        y += EMU_GROUP;
-    }
-    if (layer->activation > ACT_RELU) {
-        for (int s = 0; s < samples; s++)
+        for (int s = 0; s < samples && layer->activation > ACT_RELU; s++)
             LOCAL(activate)(layer, Y + s * ld, panels * EMU_PANEL);
     }
+    return i;
 }
 #undef FEW
 #undef PANELS
 #endif
 #undef VECTORS
+
+#if ONE_2
+#define FEW_OR_NULL LOCAL(few)
+#else
+#define FEW_OR_NULL NULL
+#endif
+const emu_dense ISA(LOCAL(emu_dense)) = {LANES, LOCAL(batch), FEW_OR_NULL};
+#undef FEW_OR_NULL

@@ -231,6 +231,14 @@ INLINE vd vd_hard_sigmoid(vd x, vd a, vd b)
     return vd_less_select(vd_set(1.0), limited, vd_set(1.0), limited);
 }
 
+/* t times what vd_hard_sigmoid gives. Where that is 0, -infinity must not meet it */
+INLINE vd vd_hard_swish(vd x, vd a, vd b)
+{
+    const vd lowest = vd_set(-DBL_LARGEST), limited = vd_less_select(x, lowest, lowest, x);
+    return vd_mul(limited, vd_hard_sigmoid(x, a, b));
+}
+
+static const float FLT_LARGEST = 0x1.fffffep127f;
 static const float ROUND_MAGIC_F = 0x1.8p23f;
 
 /* As vd_exp_reduced, q of degree 4 to 6e-8, in float32; *scale = 2^n. */
@@ -346,4 +354,11 @@ INLINE vf vf_hard_sigmoid(vf x, vf a, vf b)
     const vf y = vf_add(vf_mul(a, x), b);
     const vf limited = vf_less_select(y, vf_set(0.0f), vf_set(0.0f), y);
     return vf_less_select(vf_set(1.0f), limited, vf_set(1.0f), limited);
+}
+
+/* t times what vf_hard_sigmoid gives. Where that is 0, -infinity must not meet it */
+INLINE vf vf_hard_swish(vf x, vf a, vf b)
+{
+    const vf lowest = vf_set(-FLT_LARGEST), limited = vf_less_select(x, lowest, lowest, x);
+    return vf_mul(limited, vf_hard_sigmoid(x, a, b));
 }

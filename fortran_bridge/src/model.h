@@ -153,7 +153,7 @@ struct emu_model {
     emu_program output;      /* row -> y; at least one group */
     int32_t num_columns;     /* of the row: all slots, a multiple of 16 */
     int64_t num_parameters;
-    uint8_t tiles[EMU_TILE_TABLE]; /* index into kernels->tiles to take when so many samples are left */
+    uint8_t tiles[EMU_TILE_TABLE]; /* index into kernels->tiles, for the precision, to take when so many samples are left */
 
     /* Another library that evaluates the model, see backend.h; NULL: the kernels above, which then are all set */
     const struct emu_backend *backend;
@@ -174,23 +174,14 @@ struct emu_model {
     emu_arena arena; /* everything above lives here */
 };
 
-/* One way of taking some samples through the network. */
-typedef struct {
-    int samples;  /* at most so many */
-    bool batched; /* samples in lanes (a batch kernel) or outputs in lanes (a few-sample kernel) */
-} emu_tile;
-
-/* One instruction set's kernels. */
+/* One instruction set's kernels; the types are those of kernels.h */
 typedef struct emu_kernels {
     const char *name;
-    int num_tiles[2]; /* for layers in float32, in float64 */
-    const emu_tile *tiles[2]; /* the largest batched tile first */
-    int lanes[2];             /* of a vector */
-    void (*infer_f64)(const emu_model *m, int64_t ncol, const double *x, int64_t xs, int64_t xf, double *y,
-                      int64_t ys, int64_t yf, void *scratch);
-    void (*infer_f32)(const emu_model *m, int64_t ncol, const float *x, int64_t xs, int64_t xf, float *y,
-                      int64_t ys, int64_t yf, void *scratch);
     double (*apply)(emu_op op, double a, double b, double t);
+    const struct emu_elementwise *elementwise;
+    void (*wide)(emu_op op, double *t, int n); /* emu_elementwise_block's */
+    int num_tiles[2]; /* for layers in float32, in float64 */
+    const struct emu_tile *tiles[2]; /* the largest batched tile first */
 } emu_kernels;
 
 enum { EMU_MAX_LANES = 16, EMU_MAX_BLOCK = 3 * EMU_MAX_LANES };

@@ -3,18 +3,33 @@
 #include <string.h>
 
 #include "error.h"
-#include "model.h"
+#include "kernels.h"
 
 #if EMU_WITH_X86
+#include <cpuid.h>
+
+/* By hand: __builtin_cpu_supports brings 4 KB of tables. The registers must be saved by the system too (xgetbv). */
+static bool has(unsigned leaf_7_ebx, unsigned registers)
+{
+    const unsigned fma = 1u << 12, osxsave = 1u << 27, needed = fma | osxsave;
+    unsigned a, b, c, d, saved, high;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || (c & needed) != needed)
+        return false;
+    __asm__("xgetbv" : "=a"(saved), "=d"(high) : "c"(0));
+    return (saved & registers) == registers && __get_cpuid_count(7, 0, &a, &b, &c, &d) &&
+           (b & leaf_7_ebx) == leaf_7_ebx;
+}
+
+static const unsigned AVX2 = 1u << 5, AVX512 = 1u << 5 | 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31; /* F, DQ, BW, VL */
+
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma");
+    return has(AVX512, 0xe6); /* opmasks and all of zmm beside ymm */
 }
 
 static bool has_avx2(void)
 {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    return has(AVX2, 0x6);
 }
 #endif
 
@@ -123,7 +138,7 @@ static double layer_cost(const emu_model *m, const emu_layer *layer, const emu_t
 static double tile_cost(const emu_model *m, const emu_tile *tile)
 {
     const bool is_double = m->precision == 64;
-    const double lanes = m->kernels->lanes[is_double], doubles = m->kernels->lanes[1];
+    const double lanes = tile->dense->lanes, doubles = m->kernels->elementwise->lanes;
     /* a call's own cost, in multiply-adds; narrower vectors do more of them in the same time */
     double cost = (tile->batched ? 60.0 : 90.0) * (is_double ? 8.0 : 16.0) / lanes;
     cost += program_cost(&m->input, tile, doubles) + program_cost(&m->output, tile, doubles);

@@ -16,7 +16,7 @@ static void activation_values(int activation, float a, float b, int n, const flo
 
 static double operation_value(int op, double a, double b, double x)
 {
-    return apply_scalar((emu_op)op, a, b, x);
+    return ISA(emu_kernels).apply((emu_op)op, a, b, x);
 }
 
 const emu_values EMU_VALUES = {ISA_NAME, activation_values, operation_value};
