@@ -176,7 +176,7 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                     acc[g][s][v] = OP(set)(0);
             }
         }
-        const REAL *w = weights + part * w_step, *x = X + part, *x_high = x + 4 * ld; /* of the fifth sample */
+        const REAL *w = weights + part * w_step, *x = X + part;
         const int64_t w_skip = (parts - G + 1) * w_step, x_skip = parts - G + 1;
         for (int64_t left = all->inputs - part; left > 0; left -= parts) {
             UNROLL
@@ -189,7 +189,7 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                     weight[v] = OP(load)(w + v * LANES);
                 UNROLL
                 for (int s = 0; s < S; s++) {
-                    const VEC xs = OP(set)((s < 4 ? x : x_high)[s % 4 * ld]);
+                    const VEC xs = OP(set)(x[s * ld]);
                     UNROLL
                     for (int v = 0; v < V * VECTORS; v++)
                         acc[g][s][v] = OP(fma)(weight[v], xs, acc[g][s][v]);
@@ -198,8 +198,6 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                     KEEP_ORDER;
                 ADVANCE(w, g == G - 1 ? w_skip : w_step);
                 ADVANCE(x, g == G - 1 ? x_skip : 1);
-                if (S > 4)
-                    ADVANCE(x_high, g == G - 1 ? x_skip : 1);
             }
         }
         const VEC lowest = OP(set)(part == parts - G ? all->floor : -(REAL)INFINITY);
@@ -326,9 +324,6 @@ FEW(3, FEW_3, FEW_G)
 #if FEW_4
 FEW(4, FEW_4, FEW_G)
 #endif
-#if FEW_8
-FEW(8, FEW_8, 1)
-#endif
 
 static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
 {
@@ -358,9 +353,6 @@ static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
 #endif
 #if FEW_4
             case 4: LOCAL(few_4)(&p, w, bias, left, X, y); break;
-#endif
-#if FEW_8
-            case 8: LOCAL(few_8)(&p, w, bias, left, X, y); break;
 #endif
             default: LOCAL(few_1)(&p, w, bias, left, X, y);
             }

@@ -102,7 +102,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 4
 #define FEW_3 4
 #define FEW_4 2
-#define FEW_8 0
 #elif defined(EMU_ISA_AVX2)
 #define BATCH_G 1
 #define BATCH_1 8
@@ -114,7 +113,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 2
 #define FEW_3 0
 #define FEW_4 1
-#define FEW_8 0
 #elif defined(EMU_ISA_NEON)
 #define BATCH_G 2
 #define BATCH_1 8
@@ -126,7 +124,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 1
 #define FEW_3 0
 #define FEW_4 1
-#define FEW_8 0
 #else
 #define BATCH_G 1
 #define BATCH_1 4
@@ -138,7 +135,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 0
 #define FEW_3 0
 #define FEW_4 0
-#define FEW_8 0
 #endif
 #include "kernel_dense.h"
 
@@ -155,7 +151,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #undef FEW_2
 #undef FEW_3
 #undef FEW_4
-#undef FEW_8
 #if !defined(EMU_ISA_AVX512)
 #define REAL double
 #define VEC vd
@@ -174,7 +169,6 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 0
 #define FEW_3 0
 #define FEW_4 0
-#define FEW_8 0
 #include "kernel_dense.h"
 #endif
 
