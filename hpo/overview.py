@@ -7,12 +7,13 @@ look at a study of 10,000 trials costs a fraction of a second the first time and
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import json
 import math
 import re
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,8 +25,9 @@ from hpo.members import LEASE_SECONDS, Roster, read_members
 from hpo.space import Space
 from hpo.tail import FolderTail
 
-# The rate of work is that of the last so many seconds.
+# The rate of work is that of the last so many seconds, or trials where they are many.
 _WINDOW_S = 600.0
+_WINDOW_TRIALS = 1_000
 # The arithmetic still to do is that of so many of the missing trials, scaled up: off by about a tenth.
 _MOST_DRAWS = 400
 # What a step costs beyond its arithmetic, as `hpo.trial` has it.
@@ -182,7 +184,7 @@ class _Tally:
         self.best: list[Best] = []
         self.begun: float | None = None
         self.ended: float | None = None
-        self.recent: deque[_Done] = deque()  # by arrival
+        self._latest: list[tuple[float, int]] = []  # heap of (finished, trial)
         self._used = [0.0, 0]
 
     def add(self, d: _Done) -> None:
@@ -205,13 +207,15 @@ class _Tally:
             self.errors[r["error"]] += 1
         self.begun = min(d.finished - d.seconds, self.begun or math.inf)
         self.ended = max(d.finished, self.ended or 0.0)
-        self.recent.append(d)
+        heapq.heappush(self._latest, (d.finished, r["trial"]))
+        if len(self._latest) > _WINDOW_TRIALS:
+            heapq.heappop(self._latest)
 
-    def since(self, when: float) -> list[_Done]:
-        """Trials finished after `when`, which never goes back."""
-        while self.recent and self.recent[0].finished <= when:
-            self.recent.popleft()
-        return [d for d in self.recent if d.finished > when]
+    def window(self, begin: float) -> tuple[float, list[_Done]]:
+        """Recent trials finished after `begin`, or after a later time since which all of them are known."""
+        if len(self._latest) == _WINDOW_TRIALS:
+            begin = max(begin, self._latest[0][0])
+        return begin, [self.done[trial] for finished, trial in self._latest if finished > begin]
 
     @property
     def used(self) -> float:
@@ -393,9 +397,9 @@ class Observer:
         if chosen is None or not here or len(tally.done) >= len(chosen):
             return None, None
         now = self._clock()
-        recent = tally.since(now - _WINDOW_S)
+        begin, recent = tally.window(now - _WINDOW_S)
         begins = [d.finished - d.seconds for d in recent] + [now - r.seconds for r in running]
-        begin = max(now - _WINDOW_S, min(m.started for m in here), min(begins, default=now))
+        begin = max(begin, min(m.started for m in here), min(begins, default=now))
         elapsed = now - begin
         if elapsed <= 0.0:
             return None, None

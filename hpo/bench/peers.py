@@ -63,15 +63,18 @@ def load(kind: str, path: Path | None) -> optuna.Study:
     return optuna.load_study(study_name="step1" if kind == "sqlite" else kind, storage=storage)
 
 
-def run_trials(study: optuna.Study, most: int, seconds: float, seed: int) -> dict:
+def one_trial(study: optuna.Study) -> None:
+    trial = study.ask()
+    for name, distribution in _DISTRIBUTIONS.items():
+        trial.suggest_categorical(name, distribution.choices)
+    study.tell(trial, 0.5)
+
+
+def run_trials(study: optuna.Study, most: int, seconds: float) -> dict:
     """Trials until there were `most`, or time is up."""
-    study.sampler = optuna.samplers.RandomSampler(seed=seed)
     begin, cpu, done = time.perf_counter(), time.process_time(), 0
     while done < most and time.perf_counter() - begin < seconds:
-        trial = study.ask()
-        for name, distribution in _DISTRIBUTIONS.items():
-            trial.suggest_categorical(name, distribution.choices)
-        study.tell(trial, 0.5)
+        one_trial(study)
         done += 1
     return {"trials": done, "wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
 
@@ -81,7 +84,8 @@ def measure(kind: str, folder: Path, size: int, num_workers: int, most: int, sec
     if kind == "memory":
         study = load(kind, None)
         study.add_trials(trials(size))
-        results = [run_trials(study, most, seconds, 0)]
+        study.sampler = optuna.samplers.RandomSampler(seed=0)
+        results = [run_trials(study, most, seconds)]
     else:
         folder.mkdir(parents=True)
         path = folder / "study"
@@ -110,11 +114,13 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     path = Path(told["path"])
     study = load(told["kind"], path)
+    study.sampler = optuna.samplers.RandomSampler(seed=told["seed"])
+    one_trial(study)  # the first one reads the whole study
     ready = path.parent / f"ready-{told['seed']}"
     ready.touch()
     while len(list(path.parent.glob("ready-*"))) < told["num_workers"]:
         time.sleep(0.02)
-    print(json.dumps(run_trials(study, told["most"], told["seconds"], told["seed"])))
+    print(json.dumps(run_trials(study, told["most"], told["seconds"])))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,9 @@ def load(out, step=1):
 
 
 def stored(url, step=1):
-    return optuna.load_study(study_name=NAMES[step], storage=url).trials
+    """Trials of a database, every row of them: a study's own list would hide two of one number."""
+    storage = RDBStorage(url)
+    return storage.get_all_trials(storage.get_study_id_from_name(NAMES[step]))
 
 
 def numbers(trials):
@@ -89,7 +91,7 @@ def test_a_trial_waits_for_those_before_it_and_a_member_that_joins_late_is_follo
     follower = Follower(out, journal(out), Space(CONFIG), print)
     follower.bring_up_to_date()
     append(out, "node1-7-a-000", make_record(CONFIG, 9))
-    follower.bring_up_to_date()
+    assert follower.bring_up_to_date()
     assert len(load(out)) == 8 and follower.num_missing == 1
     append(out, "node3-1-c-000", make_record(CONFIG, 8))
     follower.bring_up_to_date()
@@ -113,6 +115,17 @@ def test_notes_of_other_programs_in_the_journal_are_kept(out, follow):
     assert not follower.bring_up_to_date() and follower.bring_up_to_date()  # opens the changed file again
     assert numbers(load(out)) == list(range(9))
     assert optuna.load_study(study_name="step1", storage=storage).user_attrs["note"] == "by hand"
+
+
+def test_a_journal_with_trials_out_of_order_is_made_anew(out, follow):
+    """As two leaders at once might leave it."""
+    follow(journal(out))
+    path = out / "study.journal"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:3], lines[4], lines[3], *lines[5:]]))
+    assert numbers(load(out)) != list(range(8))
+    follow(journal(out))
+    assert numbers(load(out)) == list(range(8))
 
 
 # -- storages of the user --------------------------------------------------------------------------------------------

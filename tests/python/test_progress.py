@@ -108,6 +108,7 @@ def test_a_member_that_joined_draws_on_its_terminal_too_and_leaves_the_bars(tmp_
     run(tmp_path / "study", console, leads=False)
     last = screen.getvalue().rpartition("step 1 ")[2]
     assert "10/10  100 %" in last and capsys.readouterr().out == ""
+    assert not (tmp_path / "study/log").exists(), "the leader writes it"
 
 
 def test_a_view_of_a_folder_that_is_gone_harms_nobody(tmp_path):

@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,13 @@ def test_only_the_last_minutes_count_for_the_rate_not_a_run_of_yesterday(out):
         member(out, name, now=day + 100.0, workers=[worker(0)])
     first = look(out, day + 100.0).steps[0]
     assert first.rate == pytest.approx(1 / 60.0)  # begun at second 40 of the day
+
+
+def test_the_rate_is_that_of_the_members_at_work_not_of_a_run_minutes_before(out):
+    for name in ("node1-11-aa", "node2-12-bb"):
+        begun = (BEGIN + timedelta(seconds=60)).isoformat(timespec="seconds")
+        member(out, name, now=100.0, started=begun, workers=[worker(0)])
+    assert look(out).steps[0].rate == pytest.approx(8 / 40.0)  # the eight trials of seconds 65 to 100
 
 
 def test_step_2_stands_where_its_records_and_running_trials_say(out):

@@ -79,7 +79,9 @@ def test_a_damaged_line_is_skipped_and_named_once_it_has_had_time_to_mend(out):
     assert polled(patient) == [1] and patient.damaged == []
     path.write_bytes(b"".join(lines))  # what another host had not yet written was read as zeros
     assert polled(patient) == [3, 0]
-    path.write_bytes(b"garbage\n" + lines[1])
+    changed = lines[0].replace(b'"epochs":6', b'"epochs":7')  # still JSON, no longer what was written
+    assert changed != lines[0]
+    path.write_bytes(changed + lines[1])
     assert polled(hasty) == [0, 1]
     assert hasty.damaged == [f"{path}: line 1 is damaged; remove that line, and its trial is run again"]
 
