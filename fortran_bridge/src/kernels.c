@@ -105,7 +105,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #elif defined(EMU_ISA_AVX2)
 #define BATCH_G 1
 #define BATCH_1 8
-#define BATCH_2 0
+#define BATCH_2 4
 #define BATCH_3 4
 #define ONE_2 2
 #define ONE_4 1
@@ -198,7 +198,7 @@ static const emu_tile tiles_single[] = {
     {48, true, MINE}, {32, true, MINE}, {16, true, MINE}, {4, false, MINE}, {3, false, MINE},
     {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_AVX2)
-    {24, true, MINE}, {8, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
+    {24, true, MINE}, {16, true, MINE}, {8, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_NEON)
     {8, true, MINE}, {4, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #else
