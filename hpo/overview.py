@@ -377,12 +377,14 @@ class Observer:
         under_way = [r for m in members if m.alive for w in m.workers for r in w.trials if r.step == step]
         running = list({r.trial: r for r in under_way if r.trial not in tally.done}.values())  # ranks share one
         rate, left = self._pace(step, chosen, tally, running, members)
+        # a worker whose trial is done has begun another since it last said what it does, while there are any
+        busy = len({r.trial for r in under_way})
         return StepView(
             step=step,
             total=None if chosen is None else len(chosen),
             done=len(tally.done),
             failed=tally.failed,
-            running=len(running),
+            running=busy if chosen is None else min(busy, len(chosen) - len(tally.done)),
             best=tuple(tally.best),
             rate=rate,
             seconds_left=left,

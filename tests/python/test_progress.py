@@ -56,7 +56,8 @@ def test_steps_begin_and_end_once_and_in_between_there_is_a_line_now_and_then(tm
     s.reporter._last -= 2e9
     s.seconds = 4.0
     [line] = s.look()
-    assert line.startswith("step 1: 4/10 trials, 0 running, 0 failed, best MSE") and line.endswith(" left")
+    assert line.startswith("step 1: 4/10 trials, 1 running, 0 failed, best MSE"), "it has begun another"
+    assert line.endswith(" left")
     append(s.out, "w", *(make_record(CONFIG, t, after_s=t) for t in range(4, 10)))
     [line] = s.look()
     assert line.startswith("step 1 ended: 10/10 trials, 0 failed, best MSE")
