@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -337,7 +338,14 @@ def test_ctrl_c_stops_following_and_leaves_the_job_alone(programs, tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        # as a terminal starts it: a shell's background job, which CI may be, passes an ignored SIGINT on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert done.returncode == 130
     assert "job 7 runs on. See it: python -m hpo.status 'my study'; stop it: scancel 7" in done.stderr
