@@ -122,9 +122,6 @@ class Range:
         return plain
 
 
-Dimension = Choices | Range
-
-
 def parse_dimension(value, *, numeric: bool, refuse_pair: bool = False):
     """A TOML value as a fixed value, `Choices` (a list, or {choices = [...]}) or `Range` (a table).
 

@@ -1,7 +1,8 @@
 """SLURM runs a search: the batch script, its submission, and following the job.
 
 A job is members of one study (hpo.members), one per task, that meet in the study folder; nothing here knows more of
-the search than its exit status: 0 the study is finished, 75 it was told to leave in time and wants to be run again.
+the search than its exit status: 0 the study is finished, 75 (hpo.stop) it was told to leave in time and wants to be
+run again.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from typing import NamedTuple
 
 from hpo.errors import SearchError
 
-REQUEUE_STATUS = 75  # EX_TEMPFAIL of sysexits.h
 DEFAULT_SIGNAL_SECONDS = 120  # slurmctld looks every 30 s, and may send the signal up to 60 s early
 FOLDER = "slurm"  # in the study folder: scripts and what the jobs print
 

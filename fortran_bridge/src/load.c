@@ -88,7 +88,7 @@ static bool build_native(emu_model *model, emu_text bytes, const emu_options *op
     emu_arena file = {NULL, 0};
     onnx_model onnx;
     model->precision = options->precision;
-    model->kernels = emu_select_kernels(options->isa, options->precision, error);
+    model->kernels = emu_select_kernels(options->isa, error);
     const bool good = model->kernels != NULL && emu_onnx_read(bytes, &onnx, &file, error) &&
                       emu_plan(&onnx, model, error) && emu_read_metadata(&onnx, model, error);
     emu_arena_free(&file);

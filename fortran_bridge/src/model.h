@@ -186,10 +186,10 @@ typedef struct emu_kernels {
 
 enum { EMU_MAX_LANES = 16, EMU_MAX_BLOCK = 3 * EMU_MAX_LANES };
 
-/* select.c: the kernels to use for layers of that precision, 32 or 64 bits. isa NULL: what LIBEMULATOR_ISA names, else the
- * fastest. NULL (with a message) if either asks for what is not there. */
+/* select.c: the kernels to use. isa NULL: what LIBEMULATOR_ISA names, else the fastest. NULL (with a message) if either
+ * asks for what is not there. */
 struct emu_error;
-const emu_kernels *emu_select_kernels(const char *isa, int precision, struct emu_error *error);
+const emu_kernels *emu_select_kernels(const char *isa, struct emu_error *error);
 void emu_choose_tiles(emu_model *model);
 
 /* Kernels that this compiler can make for this processor; which of them runs is found out at run time. */

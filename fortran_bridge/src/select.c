@@ -52,7 +52,7 @@ static const struct {
     {&emu_kernels_portable, always},
 };
 
-const emu_kernels *emu_select_kernels(const char *isa, int precision, emu_error *error)
+const emu_kernels *emu_select_kernels(const char *isa, emu_error *error)
 {
     const char *forced = isa, *by = "the option isa";
     if (forced == NULL || *forced == '\0') {
@@ -61,7 +61,6 @@ const emu_kernels *emu_select_kernels(const char *isa, int precision, emu_error 
     }
     if (forced != NULL && *forced == '\0')
         forced = NULL;
-    (void)precision;
     for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++) {
         if (forced != NULL && strcmp(forced, choices[i].kernels->name) != 0)
             continue;
