@@ -12,6 +12,9 @@ from tests.python.hpo_cases import outcomes, raw_records, start, write_config, w
 
 SEARCH = {"trials": 4, "top": 2, "p_subset": 0.25, "checkpoint_seconds": 0.2}
 SPACE = {"widths": [8, 16], "depth": [1, 2]}
+TRAIN = {"max_epochs": 3, "batch_size": 128}
+# A step 1 of some seconds, in which the member that starts later arrives: who is not there cannot be in a group.
+LONG = {"search": SEARCH | {"trials": 40}, "train": TRAIN | {"max_epochs": 1000, "patience": 0}}
 RUN = ("--workers", "1", "--gpus-per-trial", "2", "--quiet")
 
 
@@ -19,9 +22,9 @@ RUN = ("--workers", "1", "--gpus-per-trial", "2", "--quiet")
 def config(tmp_path):
     samples = write_samples(tmp_path / "samples.nc", num_samples=3000)
 
-    def write(**step2):
+    def write(search=SEARCH, train=TRAIN, **step2):
         step2 = {"max_epochs": 5, "batch_size": 128} | step2
-        tables = {"search": SEARCH, "space": SPACE, "train": {"max_epochs": 3, "batch_size": 128}, "step2": step2}
+        tables = {"search": search, "space": SPACE, "train": train, "step2": step2}
         return write_config(tmp_path / "search.toml", samples, **tables)
 
     return write
@@ -63,7 +66,7 @@ def test_retrainings_by_two_workers_end_as_those_by_one(config, tmp_path):
 @pytest.mark.parametrize("victim", ["opener", "other"])
 def test_a_member_that_dies_in_the_middle_of_a_group_costs_no_trial(config, tmp_path, victim):
     out = tmp_path / "study"
-    path = config(max_epochs=2000, patience=0)
+    path = config(**LONG, max_epochs=2000, patience=0)
     members = [start("--config", path, *RUN, "--lease-seconds", "5", out=out) for _ in range(2)]
 
     def trained_together():
@@ -91,7 +94,7 @@ def test_a_member_that_dies_in_the_middle_of_a_group_costs_no_trial(config, tmp_
 
 def test_stopping_one_member_of_a_group_leaves_a_checkpoint_and_the_other_at_work(config, tmp_path):
     out = tmp_path / "study"
-    path = config(max_epochs=1500, patience=0)
+    path = config(**LONG, max_epochs=1500, patience=0)
     members = [start("--config", path, *RUN, out=out) for _ in range(2)]
     wait_for(lambda: list((out / "groups").glob("*/address.json")), "a group of two members")
     time.sleep(0.3)
