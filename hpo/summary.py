@@ -11,11 +11,10 @@ from rich.table import Table
 from hpo.config import Config
 from hpo.progress import duration
 from hpo.run import Result
+from hpo.statistics import cost_fraction, measured_cost
 from hpo.study import ranking
 
 _NUM_BEST = 10
-# Forward, by weights, by inputs: a training sample costs about three times a validation sample.
-_TRAIN_WEIGHT = 3
 
 
 def error_label(units: str) -> str:
@@ -27,7 +26,7 @@ def estimate_text(config: Config) -> str:
     """The cost that the two-step scheme promises, before anything is measured."""
     search = config.search
     p_retrain = (search.num_top + search.light_top) / search.trials
-    total = search.p_subset + p_retrain
+    total = cost_fraction(search.p_subset, p_retrain)
     text = (
         f"estimated cost against a one-step search: p_subset + p_retrain = {search.p_subset:g} + {p_retrain:g} = "
         f"{total:.4g}"
@@ -80,17 +79,12 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
 def cost_lines(config: Config, result: Result) -> list[str]:
     """Estimate, measurement, and what a one-step search would have taken."""
     prepared = result.description["prepared"]
-    first, second = (sum(r["seconds"] for r in records) for records in (result.step1, result.step2))
-
-    def weight(step: str) -> float:
-        return _TRAIN_WEIGHT * prepared["num_train"][step] + prepared["num_validation"][step]
-
-    one_step = first * weight("2") / weight("1")
-    ratio = f"{(first + second) / one_step:.4g} of it" if one_step > 0 else "-"
-    p_retrain = len(result.promotions) / len(result.step1)
+    cost = measured_cost(result.step1, result.step2, prepared["num_train"], prepared["num_validation"])
+    ratio = "-" if cost.fraction is None else f"{cost.fraction:.4g} of it"
+    p_subset, p_retrain = config.search.p_subset, len(result.promotions) / len(result.step1)
     return [
-        f"estimated cost: p_subset + p_retrain = {config.search.p_subset:g} + {p_retrain:.4g} = "
-        f"{config.search.p_subset + p_retrain:.4g} of a one-step search",
-        f"measured cost: step 1 {duration(first)}, step 2 {duration(second)} of worker time; a one-step search would "
-        f"take {duration(one_step)} (estimate: step 1's cost per sample on all samples), so {ratio}",
+        f"estimated cost: p_subset + p_retrain = {p_subset:g} + {p_retrain:.4g} = "
+        f"{cost_fraction(p_subset, p_retrain):.4g} of a one-step search",
+        f"measured cost: step 1 {duration(cost.step1)}, step 2 {duration(cost.step2)} of worker time; a one-step "
+        f"search would take {duration(cost.one_step)} (estimate: step 1's cost per sample on all samples), so {ratio}",
     ]
