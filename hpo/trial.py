@@ -38,7 +38,8 @@ _WORTH_WRITING_SECONDS = 1.0
 class Task:
     """A trial to run in step 1 or 2; `extra` goes into the record (step 2: why it was promoted).
 
-    With a `seat`, this worker is one of several that train it together.
+    With a `seat`, this worker is one of several that train it together. `params`: None stands for what the space
+    draws for that number.
     """
 
     step: int
@@ -46,6 +47,11 @@ class Task:
     flop: float
     extra: Mapping[str, object]
     seat: Seat | None = None
+    params: Mapping[str, object] | None = None
+
+    def params_in(self, space: Space) -> Mapping[str, object]:
+        """Its parameters."""
+        return space.draw(self.trial) if self.params is None else self.params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +151,7 @@ class TrialRunner:
     def start(self, task: Task) -> None:
         """Take a trial on. It goes on from its checkpoint, if there is one."""
         context, space = self.context, self.space
-        params = space.draw(task.trial)
+        params = task.params_in(space)
         path = checkpoint_path(context.folder, task.step, task.trial)
         plan = _Plan(
             task=task,
@@ -319,7 +325,7 @@ def make_record(task: Task, params, spec: MLPSpec, recipe: Recipe, outcome: Outc
 def failed_record(context: StudyContext, task: Task, error: str, worker: str) -> dict:
     """Record of a trial that could not be run to its end."""
     space = context.space
-    params = space.draw(task.trial)
+    params = task.params_in(space)
     spec, recipe = context.spec(space, params), space.recipe(params, task.step)
     return make_record(task, params, spec, recipe, _failure(error), worker=worker, model=None)
 

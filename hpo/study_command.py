@@ -1,0 +1,146 @@
+"""`python -m hpo.study`: list studies, compare them, train a choice again. Argument wiring only."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hpo.errors import Interrupted, SearchError
+
+_EPOCHS_SHOWN = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m hpo.study", description="What lies in study folders, one beside the other, or trained again."
+    )
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    add = commands.add_parser(
+        "list", help="studies in a folder, with their best errors and what they cost"
+    ).add_argument
+    add("folder", type=Path, nargs="*", default=[Path()], help="folders to look in, and below (default: this one)")
+
+    retrain = commands.add_parser(
+        "retrain",
+        help="train one trial with several other seeds: mean and standard deviation per epoch",
+        description="Train one trial of a study with other initial weights and orders of samples, on all the data with "
+        "step 2's recipe. Results stay in STUDY/repeats; the same command goes on after a kill, or adds seeds.",
+    )
+    add = retrain.add_argument
+    add("study", type=Path, help="study folder")
+    add("--trial", default="best", metavar="N", help="a number, best (default) or lightest (within twice the best)")
+    add("--seeds", type=int, default=10, metavar="K", help="trainings in all (default: 10)")
+    add("--workers", type=int, metavar="N", help="processes (default: one per usable core, at most 8 per GPU)")
+    add("--device", default="auto", help="cpu, cuda (all GPUs), cuda:0 or auto (default)")
+    add("--quiet", action="store_true", help="only the final table")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from hpo.stop import StopSignals
+
+    args = parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    run = {"list": _list, "retrain": _retrain}[args.command]
+    with StopSignals() as stop:
+        try:
+            run(args, console, stop)
+        except SearchError as error:
+            print(f"hpo.study: {error}", file=sys.stderr)
+            return 2
+        except Interrupted:
+            print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
+            return stop.status
+    return 0
+
+
+def _list(args: argparse.Namespace, console: Console, _) -> None:
+    from hpo.progress import duration
+    from hpo.study import Study, ranking
+
+    found = sorted({p.parent for folder in args.folder for p in folder.glob("**/study.json")})
+    if not found:
+        raise SearchError(f"no study in {', '.join(map(str, args.folder))}: no study.json there or below")
+    table = _table("studies", "study", "trials", "p_subset", "step 1\ndone", "step 2\ndone", "best\nMSE", "worker time")
+    for folder in found:
+        study = Study(folder)
+        first, second = (study.records(step, curves=False) for step in (1, 2))
+        best = (ranking(second) or ranking(first))[:1]
+        search = study.description["config"]["search"]
+        table.add_row(
+            str(folder),
+            f"{search['trials']:,}",
+            f"{search['p_subset']:g}",
+            f"{len(first):,}",
+            f"{len(second):,}",
+            f"{best[0]['validation_mse']:.3e}" if best else "-",
+            duration(sum(r["seconds"] for r in (*first, *second))),
+        )
+    console.print(table)
+
+
+def _retrain(args: argparse.Namespace, console: Console, stop) -> None:
+    from hpo.placement import worker_devices
+    from hpo.retrain import chosen_trial, repeats_folder, retrain
+
+    if args.seeds < 1:
+        raise SearchError(f"--seeds is {args.seeds}; expected at least 1")
+    trial = chosen_trial(args.study, args.trial)
+    devices = worker_devices(args.device, args.workers)
+
+    def say(text: str) -> None:
+        if not args.quiet:
+            console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+    records = retrain(args.study, trial, args.seeds, devices, stop=stop, say=say)
+    with stop.held():
+        _print_repeats(console, trial, records, repeats_folder(args.study, trial))
+
+
+def _print_repeats(console: Console, trial: int, records: list[dict], home: Path) -> None:
+    """Table and figure of the repeats; files beside them."""
+    from hpo.retrain import epoch_rows, mean_and_deviation
+    from hpo.retrain_figure import draw
+
+    complete = [r for r in records if r["state"] == "complete"]
+    if not complete:
+        raise SearchError(f"all {len(records)} repeats of trial {trial} failed; the last: {records[-1]['error']}")
+    rows = epoch_rows(complete)
+    with open(home / "epochs.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("epoch", "repeats", "mean_validation_mse", "standard_deviation"))
+        writer.writerows((r.epoch, r.repeats, r.mean, r.deviation) for r in rows)
+    draw(home / "epochs.png", trial, complete)
+    table = _table(
+        f"trial {trial}, trained {len(complete)} times", "epoch", "repeats", "mean MSE", "standard\ndeviation"
+    )
+    for r in rows:
+        if r.epoch in _EPOCHS_SHOWN or r.epoch == len(rows):
+            table.add_row(str(r.epoch), str(r.repeats), f"{r.mean:.3e}", _number(r.deviation))
+    mean, deviation = mean_and_deviation([r["validation_mse"] for r in complete])
+    table.add_section()
+    table.add_row("best", str(len(complete)), f"{mean:.3e}", _number(deviation))
+    console.print(table)
+    if len(complete) < len(records):
+        console.print(f"{len(records) - len(complete)} of {len(records)} repeats failed", highlight=False)
+    console.print(f"written: {home / 'epochs.csv'}, {home / 'epochs.png'}", highlight=False, soft_wrap=True)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1e}"
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for k, heading in enumerate(headings):
+        left = k == 0
+        table.add_column(heading, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+    return table
