@@ -28,6 +28,25 @@ def parser() -> argparse.ArgumentParser:
     ).add_argument
     add("folder", type=Path, nargs="*", default=[Path()], help="folders to look in, and below (default: this one)")
 
+    compare = commands.add_parser(
+        "compare",
+        help="best error against cost, several studies side by side",
+        description="Best error on all the data against what was spent, as figures and tables. Studies that differ in "
+        "their seed alone are taken together: mean and spread. A study may be given as NAME=STUDY.",
+        epilog="example: python -m hpo.study compare random=r1 random=r2 tpe=t1 tpe=t2 --out comparison",
+    )
+    add = compare.add_argument
+    add("study", nargs="+", metavar="[NAME=]STUDY", help="study folders")
+    add(
+        "--out",
+        type=Path,
+        default=Path("comparison"),
+        metavar="DIR",
+        help="for figure and tables (default: comparison)",
+    )
+    add("--cost", choices=("seconds", "flop"), default="seconds", help="worker time (default), or arithmetic")
+    add("--near", type=float, default=1.2, metavar="F", help="cost of coming within F times the best (default: 1.2)")
+
     retrain = commands.add_parser(
         "retrain",
         help="train one trial with several other seeds: mean and standard deviation per epoch",
@@ -49,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     args = parser().parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 120)
-    run = {"list": _list, "retrain": _retrain}[args.command]
+    run = {"list": _list, "compare": _compare, "retrain": _retrain}[args.command]
     with StopSignals() as stop:
         try:
             run(args, console, stop)
@@ -85,6 +104,67 @@ def _list(args: argparse.Namespace, console: Console, _) -> None:
             duration(sum(r["seconds"] for r in (*first, *second))),
         )
     console.print(table)
+
+
+def _compare(args: argparse.Namespace, console: Console, _) -> None:
+    from hpo import compare, compare_figure
+
+    if args.near < 1.0:
+        raise SearchError(f"--near is {args.near}; expected 1 or more")
+    names, folders = zip(*(_named(text) for text in args.study), strict=True)
+    studies = [compare.spent(folder, args.cost) for folder in folders]
+    compare.check_comparable(studies)
+    groups = compare.grouped(studies, names)
+    rows = compare.rows(groups, args.near)
+    unit = compare.COSTS[args.cost]
+    args.out.mkdir(parents=True, exist_ok=True)
+    with open(args.out / "compare.csv", "w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(("group", "study", "seed", "drawn", f"cost_{args.cost}", "best_validation_mse"))
+        for g in groups:
+            for s in g.studies:
+                for drawn, cost, error in zip(s.drawn, s.cost, s.error, strict=True):
+                    known = error if error < float("inf") else ""
+                    writer.writerow((g.name, s.folder, s.seed, drawn, cost, known))
+    compare_figure.draw(args.out / "compare.png", groups, unit)
+    table = _table(
+        f"best error on all the data; cost in {unit}; mean ± standard deviation over seeds",
+        "setting",
+        "seeds",
+        "drawn",
+        "cost",
+        "of it\nstep 1",
+        "best MSE",
+        "best MSE at\nequal cost",
+        f"cost to {args.near:g} times\nthe best of all",
+    )
+    for r in rows:
+        cost, seeds = r.near_cost
+        table.add_row(
+            r.name,
+            str(r.seeds),
+            f"{r.drawn:g}",
+            _with_deviation(r.cost),
+            f"{r.step1_share:.0%}",
+            _with_deviation(r.error),
+            _with_deviation(r.equal_cost_error),
+            f"{cost:.3g} ({seeds} of {r.seeds})" if seeds else "not reached",
+        )
+    console.print(table)
+    written = ", ".join(str(args.out / name) for name in ("compare.csv", "compare.png"))
+    console.print(f"written: {written}", highlight=False, soft_wrap=True)
+
+
+def _named(text: str) -> tuple[str | None, Path]:
+    name, given, folder = text.partition("=")
+    return (name, Path(folder)) if given and not Path(text).exists() else (None, Path(text))
+
+
+def _with_deviation(value: tuple[float, float | None]) -> str:
+    mean, deviation = value
+    if mean == float("inf"):
+        return "-"
+    return f"{mean:.3g}" if deviation is None else f"{mean:.3g} ± {deviation:.1g}"
 
 
 def _retrain(args: argparse.Namespace, console: Console, stop) -> None:

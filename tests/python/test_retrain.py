@@ -64,7 +64,7 @@ def test_the_trial_is_chosen_by_error_by_size_or_by_number(tmp_path):
     config = make_config()
     describe(tmp_path, config)
     append(tmp_path, "w", *(make_record(config, t, mse=1e-5) for t in range(4)))
-    with pytest.raises(SearchError, match="step 2 of .* has no finished trial"):
+    with pytest.raises(SearchError, match=r"step 2 of .* has no finished trial"):
         chosen_trial(tmp_path, "best")
     for trial, mse, parameters in ((0, 1.0e-6, 900), (1, 1.9e-6, 80), (2, 2.1e-6, 10)):
         append(tmp_path, "w", make_record(config, trial, step=2, mse=mse, num_parameters=parameters))
