@@ -10,7 +10,7 @@ import numpy as np
 
 from emulator.dataset import SampleFile
 from emulator.records import read_folder
-from emulator.split import split_rows
+from emulator.split import RowOrder
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,9 @@ def study_description(study: Path) -> dict:
     return json.loads(path.read_text())
 
 
+PARTS = ("train", "validation", "test")
+
+
 def holdout(provenance: dict, data: Path | None = None) -> tuple[SampleFile, np.ndarray]:
     """Samples file and hold-out rows that a network never saw.
 
@@ -81,6 +84,12 @@ def holdout(provenance: dict, data: Path | None = None) -> tuple[SampleFile, np.
     FileNotFoundError, ValueError
         The file is gone, or is not the one that the study used.
     """
+    samples = study_samples(provenance, data)
+    return samples, rows_of_part(provenance, "test")
+
+
+def study_samples(provenance: dict, data: Path | None = None) -> SampleFile:
+    """The samples file that a study used; raises as `holdout` does."""
     used = provenance["data"]
     samples = SampleFile(data or used["path"], used["inputs"], used["outputs"], used.get("units"))
     checksum = samples.checksum()
@@ -89,7 +98,34 @@ def holdout(provenance: dict, data: Path | None = None) -> tuple[SampleFile, np.
             f"{samples.path} has checksum {checksum}, the study used {used['checksum']}: the file has changed; "
             "the hold-out error would not be one"
         )
-    parts = split_rows(
-        samples.num_samples, seed=used["seed"], test_fraction=used["test_fraction"], validation_fraction=0.5
-    )
-    return samples, parts.test
+    return samples
+
+
+def rows_of_part(provenance: dict, part: str) -> np.ndarray:
+    """Rows, increasing, that a retrained network was trained on (`train`), stopped by (`validation`), or never saw
+    (`test`).
+
+    Parameters
+    ----------
+    provenance : dict
+        Of the network: its `data` entry and, for training and validation, `num_train` and `num_validation`.
+
+    Raises
+    ------
+    ValueError
+        The part is empty, or the provenance does not say where it is.
+    """
+    used = provenance["data"]
+    order = RowOrder(used["num_samples"], used["seed"])
+    num_test = round(used["num_samples"] * used["test_fraction"])
+    if part == "test":
+        start, stop = 0, num_test
+    else:
+        missing = sorted({"num_train", "num_validation"} - set(provenance))
+        if missing:
+            raise ValueError(f"the model's provenance has no {' and no '.join(missing)}: its {part} part is unknown")
+        start = num_test if part == "train" else num_test + provenance["num_train"]
+        stop = start + provenance["num_train" if part == "train" else "num_validation"]
+    if start == stop:
+        raise ValueError(f"the {part} part of the study's samples is empty (test_fraction {used['test_fraction']:g})")
+    return np.sort(order.rows(start, stop))

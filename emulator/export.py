@@ -8,7 +8,6 @@ import os
 import sys
 import warnings
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +15,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from emulator import latency, select
+from emulator import latency, models, select
 from emulator.bundle import Bundle, load_bundle
 from emulator.candidates import holdout, retrained_networks
 from emulator.evaluate import Scores, evaluate
 from emulator.libemulator import LibEmulator
 from emulator.onnx_graph import build_onnx, metadata
+from emulator.variables import names
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 # Largest difference accepted between runtimes, as a fraction of an output's training range: float32 sums of up to
@@ -142,17 +142,9 @@ def export(
             path.unlink(missing_ok=True)
 
 
-def baselines(bundle: Bundle) -> dict:
-    """Schemes that the network replaces, by name: functions of inputs (N, I) to outputs (N, O).
-
-    Packages offer them as entry points of the group `emulator.baselines`: a function that takes the lists of input
-    and output names and returns such a mapping, empty where the names are not its own.
-    """
-    names = [c.name for c in bundle.input_columns], [c.name for c in bundle.output_columns]
-    found: dict = {}
-    for point in entry_points(group="emulator.baselines"):
-        found |= point.load()(*names)
-    return found
+def baselines(bundle: Bundle) -> dict[str, models.Predict]:
+    """Schemes that the network replaces, by name (`emulator.models.baselines`)."""
+    return models.baselines(names(bundle.input_columns), names(bundle.output_columns))
 
 
 def _run_onnxruntime(path: Path, x_NI: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -49,3 +50,32 @@ def names(columns: Sequence[Column]) -> list[str]:
 
 def units(columns: Sequence[Column]) -> list[str]:
     return [c.units for c in columns]
+
+
+def column_indices(text: str, columns: Sequence[Column]) -> list[int]:
+    """Positions of the columns that a text names: a column (`fn_2`), one column of a variable counted from 1 (`fn[2]`),
+    or a variable, which means all of its columns (`fn`).
+
+    Raises
+    ------
+    ValueError
+        Nothing has that name; the message says what there is.
+    """
+    text = text.strip()
+    found = [k for k, c in enumerate(columns) if c.name == text] or [
+        k for k, c in enumerate(columns) if c.variable == text or f"{c.variable}[{(c.index or 0) + 1}]" == text
+    ]
+    if not found:
+        have = names(columns)
+        near = difflib.get_close_matches(text, [*have, *(c.variable for c in columns)], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"there is no {text!r}; there are {', '.join(have)}{hint}")
+    return found
+
+
+def column_index(text: str, columns: Sequence[Column]) -> int:
+    """As `column_indices`, but the text must name one column."""
+    found = column_indices(text, columns)
+    if len(found) > 1:
+        raise ValueError(f"{text!r} has {len(found)} columns; name one: {', '.join(columns[k].name for k in found)}")
+    return found[0]

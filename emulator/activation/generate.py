@@ -24,11 +24,11 @@ import numpy as np
 from emulator.activation import samples_file
 from emulator.activation.blocks import ARRAYS, BlockMaker, part_path, read_part, split
 from emulator.activation.parcel import SOURCE_DIGEST, STATUS_NAMES, simulate
-from emulator.activation.progress import Progress, duration
 from emulator.activation.samples_file import INPUTS, SCHEMA
 from emulator.activation.settings import ParcelSettings
 from emulator.activation.states import MAX_SAMPLES, SAMPLER_VERSION, StateSampler, sample_states
 from emulator.activation.workers import WorkerError, run_tasks
+from emulator.progress import Progress, duration
 
 BLOCK_SIZE = 4096
 
