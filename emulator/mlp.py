@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 
+from emulator.heads import Head
 from emulator.normalise import Normaliser
 
 ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "identity": nn.Identity}
@@ -89,19 +90,29 @@ class PhysicalMLP(nn.Module):
     """The network between its normalisers: physical units in, physical units out, both float64.
 
     Normalisation runs in float64, the layers in `dtype` (float32 as deployed; float64 as reference).
-    The module holds tensors only, so that it can be scripted, traced and saved.
+    What the network gives is taken to physical units by `outputs`, and from there to the outputs by a head, if there is
+    one (`emulator.heads`). The module holds tensors only, so that it can be traced and saved.
     """
 
-    def __init__(self, mlp: nn.Sequential, inputs: Normaliser, outputs: Normaliser, dtype=torch.float32):
+    def __init__(
+        self,
+        mlp: nn.Sequential,
+        inputs: Normaliser,
+        outputs: Normaliser,
+        dtype=torch.float32,
+        head: Head | None = None,
+    ):
         super().__init__()
+        self.head = head
         self.mlp = mlp.to(dtype)
         self.dtype = dtype
         self.before = _ColumnTransform(inputs, inverse=False)
         self.after = _ColumnTransform(outputs, inverse=True)
 
     def forward(self, x_NI: torch.Tensor) -> torch.Tensor:
-        z_NI = self.before(x_NI.to(torch.float64)).to(self.dtype)
-        return self.after(self.mlp(z_NI).to(torch.float64))
+        x_NI = x_NI.to(torch.float64)
+        y_NO = self.after(self.mlp(self.before(x_NI).to(self.dtype)).to(torch.float64))
+        return y_NO if self.head is None else self.head.outputs(x_NI, y_NO)
 
 
 class _ColumnTransform(nn.Module):

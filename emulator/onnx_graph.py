@@ -45,14 +45,16 @@ def build_onnx(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> o
     value = graph.node("Cast", [value], "normalised", to=TensorProto.FLOAT)
     value = _layers(graph, value, bundle)
     value = graph.node("Cast", [value], "outputs", to=TensorProto.DOUBLE)
-    value = _inverse_transforms(graph, value, bundle.outputs)
+    value = _inverse_transforms(graph, value, bundle.network_outputs)
+    if bundle.head is not None:
+        value = bundle.head.outputs(Expression(graph, "x"), Expression(graph, value)).name
     graph.node("Identity", [value], "y")
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "emulator",
             [helper.make_tensor_value_info("x", TensorProto.DOUBLE, ["ncol", bundle.spec.num_inputs])],
-            [helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["ncol", bundle.spec.num_outputs])],
+            [helper.make_tensor_value_info("y", TensorProto.DOUBLE, ["ncol", len(bundle.output_columns)])],
             initializer=graph.initializers,
         ),
         producer_name="libemulator",
@@ -93,6 +95,83 @@ class _Graph:
                 self._taken.add(candidate)
                 return candidate
         raise AssertionError("unreachable")
+
+
+class Expression:
+    """A float64 value [ncol, columns] of the graph, with the operations that `emulator.heads` names: nodes are added.
+
+    `erfc` is one of single precision, as no runtime has Erf for float64: within 1e-7, absolute.
+    """
+
+    def __init__(self, graph: _Graph, name: str):
+        self.graph, self.name = graph, name
+
+    def row(self, values) -> Expression:
+        """Constants of one value per column."""
+        return Expression(self.graph, self.graph.row(np.asarray(values, np.float64), "constants"))
+
+    def __getitem__(self, key) -> Expression:
+        """`value[:, [0, 2]]`: some of the columns."""
+        rows, columns = key
+        assert rows == slice(None), rows
+        index = self.graph.constant(np.asarray(columns, np.int64), "columns")
+        return Expression(self.graph, self.graph.node("Gather", [self.name, index], "chosen", axis=1))
+
+    def __add__(self, other) -> Expression:
+        return self._node("Add", self, other)
+
+    def __radd__(self, other) -> Expression:
+        return self._node("Add", other, self)
+
+    def __sub__(self, other) -> Expression:
+        return self._node("Sub", self, other)
+
+    def __rsub__(self, other) -> Expression:
+        return self._node("Sub", other, self)
+
+    def __mul__(self, other) -> Expression:
+        return self._node("Mul", self, other)
+
+    def __rmul__(self, other) -> Expression:
+        return self._node("Mul", other, self)
+
+    def __truediv__(self, other) -> Expression:
+        return self._node("Div", self, other)
+
+    def __rtruediv__(self, other) -> Expression:
+        return self._node("Div", other, self)
+
+    def exp(self) -> Expression:
+        return self._node("Exp", self)
+
+    def log(self) -> Expression:
+        return self._node("Log", self)
+
+    def sqrt(self) -> Expression:
+        return self._node("Sqrt", self)
+
+    def erfc(self) -> Expression:
+        single = self.graph.node("Cast", [self.name], "single", to=TensorProto.FLOAT)
+        single = self.graph.node("Erf", [single], "erf")
+        double = self.graph.node("Cast", [single], "double", to=TensorProto.DOUBLE)
+        return 1.0 - Expression(self.graph, double)
+
+    def clamp(self, *, min: float, max: float) -> Expression:
+        """NaN stays NaN."""
+        value = self
+        for op, limit in (("Less", min), ("Greater", max)):
+            bound = self._operand(limit)
+            beyond = self.graph.node(op, [value.name, bound], "beyond")
+            value = Expression(self.graph, self.graph.node("Where", [beyond, bound, value.name], "clamped"))
+        return value
+
+    def _node(self, op: str, *operands) -> Expression:
+        return Expression(self.graph, self.graph.node(op, [self._operand(v) for v in operands], op.lower()))
+
+    def _operand(self, value) -> str:
+        return (
+            value.name if isinstance(value, Expression) else self.graph.constant(np.array([[float(value)]]), "number")
+        )
 
 
 def _forward_transforms(graph: _Graph, value: str, columns: Normaliser) -> str:
@@ -191,7 +270,17 @@ def metadata(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> dic
         "libemulator.check_outputs": table(check_y),
         "libemulator.check_tolerance": _number(check_tolerance),
         "libemulator.provenance": json.dumps(bundle.provenance, sort_keys=True),
+        **_head_to_apply(bundle),
     }
+
+
+def _head_to_apply(bundle: Bundle) -> dict[str, str]:
+    """Of a network exported without its head: the head's name, and beneath it `attribute number` lines."""
+    head = bundle.provenance.get("head_to_apply")
+    if head is None:
+        return {}
+    lines = [head["name"], *(f"{name} {_number(value)}" for name, value in head["attributes"].items())]
+    return {"libemulator.head": "\n".join(lines)}
 
 
 def _number(value: float) -> str:
