@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from emulator.bundle import Bundle, load_bundle
 from emulator.candidates import holdout, retrained_networks
 from emulator.evaluate import Scores, evaluate
 from emulator.libemulator import LibEmulator
+from emulator.mlp import fold_batch_norm
 from emulator.onnx_graph import build_onnx, metadata
 from emulator.variables import names
 
@@ -56,7 +57,8 @@ def write_torchscript(bundle: Bundle, path: str | os.PathLike, tolerance: float 
     example = torch.from_numpy(training_range_samples(bundle, 4, np.random.default_rng(0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch announces TorchScript's retirement at every call
-        traced = torch.jit.trace(bundle.module(), example)
+        spec, state = fold_batch_norm(bundle.spec, bundle.state)
+        traced = torch.jit.trace(replace(bundle, spec=spec, state=state).module(), example)
         extra = metadata(bundle, _check_samples(bundle), tolerance)
         torch.jit.save(traced, str(path), _extra_files=extra)
 

@@ -1,22 +1,42 @@
 """The network: a multi-layer perceptron, and the same wrapped so that it takes and gives physical units.
 
-Axis legend: N samples, I inputs, O outputs.
+Axis legend: N samples, B batch, I inputs, O outputs, W features.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from emulator.heads import Head
 from emulator.normalise import Normaliser
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "identity": nn.Identity}
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "identity": nn.Identity,
+}
 OUTPUT_ACTIVATIONS = ("sigmoid", "tanh", "identity")
+NORMALIZATIONS = ("none", "batch", "layer")
+# Added to a variance before its root is taken: PyTorch's default for both kinds of normalization.
+NORM_EPSILON = 1e-5
+# Share of the newest batch in the running statistics of batch normalization: PyTorch's default.
+_BATCH_NORM_SHARE = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +48,13 @@ class MLPSpec:
     num_inputs, num_outputs : int
     hidden : tuple of int
         Width of each hidden layer, first to last; at least one.
-    activation : {'relu', 'tanh', 'sigmoid', 'identity'}
-        After each hidden layer.
+    activation : str
+        After each hidden layer, with PyTorch's defaults: one of `ACTIVATIONS`.
     output_activation : {'sigmoid', 'tanh', 'identity'}
+    normalization : {'none', 'batch', 'layer'}
+        Before the activation of each hidden layer.
+    residual : bool
+        Hidden layers as wide as their inputs add them to their outputs.
     """
 
     num_inputs: int
@@ -38,17 +62,21 @@ class MLPSpec:
     num_outputs: int
     activation: str = "relu"
     output_activation: str = "sigmoid"
+    normalization: str = "none"
+    residual: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "hidden", tuple(int(w) for w in self.hidden))
         if not self.hidden or min(self.widths) < 1:
             raise ValueError(f"layer widths {self.widths}: expected at least one hidden layer, all widths >= 1")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation {self.activation!r}: expected one of {', '.join(ACTIVATIONS)}")
-        if self.output_activation not in OUTPUT_ACTIVATIONS:
-            raise ValueError(
-                f"output_activation {self.output_activation!r}: expected one of {', '.join(OUTPUT_ACTIVATIONS)}"
-            )
+        for name, known in (
+            ("activation", ACTIVATIONS),
+            ("output_activation", OUTPUT_ACTIVATIONS),
+            ("normalization", NORMALIZATIONS),
+            ("residual", (False, True)),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(map(str, known))}")
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -57,8 +85,9 @@ class MLPSpec:
 
     @property
     def num_parameters(self) -> int:
-        """Weights and biases."""
-        return sum((a + 1) * b for a, b in itertools.pairwise(self.widths))
+        """Weights and biases of the network as it is exported: batch normalization is then part of them."""
+        scales = 2 * sum(self.hidden) if self.normalization == "layer" else 0
+        return sum((a + 1) * b for a, b in itertools.pairwise(self.widths)) + scales
 
     def to_dict(self) -> dict:
         return asdict(self) | {"hidden": list(self.hidden)}
@@ -68,22 +97,125 @@ class MLPSpec:
         return cls(**(data | {"hidden": tuple(data["hidden"])}))
 
 
-def build_mlp(spec: MLPSpec, generator: torch.Generator) -> nn.Sequential:
+@dataclass(frozen=True)
+class LayerNames:
+    """One layer in a network that `build_mlp` makes: names of its modules, which are those of its weights.
+
+    `norm` is None where there is none; with `adds_input` the layer's input is added after its activation.
+    """
+
+    linear: str
+    norm: str | None
+    activation: str
+    adds_input: bool
+
+
+def layer_names(spec: MLPSpec) -> list[LayerNames]:
+    """Hidden layers and the output layer, first to last."""
+    names, count = [], itertools.count()
+    for k, (fan_in, fan_out) in enumerate(itertools.pairwise(spec.widths)):
+        is_hidden = k < len(spec.hidden)
+        linear = str(next(count))
+        norm = str(next(count)) if is_hidden and spec.normalization != "none" else None
+        adds_input = is_hidden and spec.residual and fan_in == fan_out
+        names.append(LayerNames(linear, norm, str(next(count)), adds_input))
+    return names
+
+
+class BatchNorm(nn.Module):
+    """Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167) of B samples of W features.
+
+    In training with the mean and variance of the batch, of which running ones are kept for evaluation.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+        self.register_buffer("running_mean", torch.zeros(width))
+        self.register_buffer("running_var", torch.ones(width))
+
+    def forward(self, x_BW: torch.Tensor) -> torch.Tensor:
+        return functional.batch_norm(
+            x_BW,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            training=self.training,
+            momentum=_BATCH_NORM_SHARE,
+            eps=NORM_EPSILON,
+        )
+
+    def update(self, mean_W: torch.Tensor, var_W: torch.Tensor) -> None:
+        """Take the statistics of a batch, the variance unbiased, into the running ones."""
+        self.running_mean.lerp_(mean_W, _BATCH_NORM_SHARE)
+        self.running_var.lerp_(var_W, _BATCH_NORM_SHARE)
+
+
+class ResidualMLP(nn.Sequential):
+    """Layers one after the other, some of which add their input to their output."""
+
+    def __init__(self, modules: list[nn.Module], names: list[LayerNames]):
+        super().__init__(*modules)
+        self._names = names
+
+    def forward(self, x_BI: torch.Tensor) -> torch.Tensor:
+        for layer in self._names:
+            y_BO = x_BI
+            for name in (layer.linear, layer.norm, layer.activation):
+                if name is not None:
+                    y_BO = self._modules[name](y_BO)
+            x_BI = y_BO + x_BI if layer.adds_input else y_BO
+        return x_BI
+
+
+def build_mlp(spec: MLPSpec, generator: torch.Generator, batch_norm: type[BatchNorm] = BatchNorm) -> nn.Sequential:
     """Network with fresh weights, float32, on the CPU.
 
     Weights are uniform by Glorot & Bengio (2010, eq. 16) and biases zero: the initialisation of the paper's
-    Keras models. They depend on the generator's state alone.
+    Keras models. They depend on the generator's state alone. A layer before a batch normalization, which takes any
+    mean away, has no biases.
     """
     modules: list[nn.Module] = []
-    for k, (fan_in, fan_out) in enumerate(itertools.pairwise(spec.widths)):
-        linear = nn.Linear(fan_in, fan_out, device="meta").to_empty(device="cpu")
+    names = layer_names(spec)
+    for (fan_in, fan_out), layer in zip(itertools.pairwise(spec.widths), names, strict=True):
+        has_bias = layer.norm is None or spec.normalization != "batch"
+        linear = nn.Linear(fan_in, fan_out, bias=has_bias, device="meta").to_empty(device="cpu")
         bound = math.sqrt(6.0 / (fan_in + fan_out))
         with torch.no_grad():
             linear.weight.uniform_(-bound, bound, generator=generator)
-            linear.bias.zero_()
-        last = k == len(spec.hidden)
-        modules += [linear, ACTIVATIONS[spec.output_activation if last else spec.activation]()]
-    return nn.Sequential(*modules)
+            if has_bias:
+                linear.bias.zero_()
+        modules.append(linear)
+        if layer.norm is not None:
+            is_batch = spec.normalization == "batch"
+            modules.append(batch_norm(fan_out) if is_batch else nn.LayerNorm(fan_out, eps=NORM_EPSILON))
+        modules.append(ACTIVATIONS[spec.output_activation if layer is names[-1] else spec.activation]())
+    return ResidualMLP(modules, names) if spec.residual else nn.Sequential(*modules)
+
+
+def fold_batch_norm(spec: MLPSpec, state: Mapping[str, torch.Tensor]) -> tuple[MLPSpec, dict[str, torch.Tensor]]:
+    """The same network without batch normalization: its scales and shifts become part of the linear layers.
+
+    Computed in float64 from the running statistics, rounded once to the type of the weights. Other networks are given
+    back as they are.
+    """
+    if spec.normalization != "batch":
+        return spec, dict(state)
+    plain = replace(spec, normalization="none")
+    folded = {}
+    for old, new in zip(layer_names(spec), layer_names(plain), strict=True):
+        weight = state[f"{old.linear}.weight"]
+        if old.norm is None:
+            folded |= {f"{new.linear}.{kind}": state[f"{old.linear}.{kind}"] for kind in ("weight", "bias")}
+            continue
+        scale, shift, mean, var = (
+            state[f"{old.norm}.{kind}"].double() for kind in ("weight", "bias", "running_mean", "running_var")
+        )
+        scale = scale / torch.sqrt(var + NORM_EPSILON)
+        folded[f"{new.linear}.weight"] = (weight.double() * scale[:, None]).to(weight.dtype)
+        folded[f"{new.linear}.bias"] = (shift - mean * scale).to(weight.dtype)
+    return plain, folded
 
 
 class PhysicalMLP(nn.Module):

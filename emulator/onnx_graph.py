@@ -16,12 +16,23 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from emulator.bundle import Bundle
+from emulator.mlp import NORM_EPSILON, fold_batch_norm, layer_names
 from emulator.normalise import Normaliser
 
 OPSET = 17  # Aug 2022: every current runtime reads it
 IR_VERSION = 8  # the IR version published with opset 17
 SCHEMA = "1"
-_ACTIVATION_OPS = {"relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid", "identity": None}
+# Activations that are one operator, with its attributes where the defaults are not PyTorch's.
+_ACTIVATION_OPS = {
+    "relu": ("Relu", {}),
+    "leaky_relu": ("LeakyRelu", {"alpha": 0.01}),
+    "elu": ("Elu", {"alpha": 1.0}),
+    "selu": ("Selu", {}),
+    "hardswish": ("HardSwish", {}),
+    "softplus": ("Softplus", {}),
+    "tanh": ("Tanh", {}),
+    "sigmoid": ("Sigmoid", {}),
+}
 
 
 def build_onnx(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> onnx.ModelProto:
@@ -208,16 +219,41 @@ def _forward_transforms(graph: _Graph, value: str, columns: Normaliser) -> str:
 
 
 def _layers(graph: _Graph, value: str, bundle: Bundle) -> str:
-    spec = bundle.spec
-    for k in range(len(spec.hidden) + 1):
-        # `build_mlp` alternates linear layers and activations, so linear layer k is module 2 k.
-        weight = graph.constant(bundle.state[f"{2 * k}.weight"].numpy(), f"weight_{k + 1}")
-        bias = graph.constant(bundle.state[f"{2 * k}.bias"].numpy(), f"bias_{k + 1}")
-        value = graph.node("Gemm", [value, weight, bias], f"linear_{k + 1}", transB=1)
-        op = _ACTIVATION_OPS[spec.output_activation if k == len(spec.hidden) else spec.activation]
-        if op:
-            value = graph.node(op, [value], f"layer_{k + 1}")
+    spec, state = fold_batch_norm(bundle.spec, bundle.state)
+    names = layer_names(spec)
+    for k, layer in enumerate(names, start=1):
+        before = value
+        weight = graph.constant(state[f"{layer.linear}.weight"].numpy(), f"weight_{k}")
+        bias = graph.constant(state[f"{layer.linear}.bias"].numpy(), f"bias_{k}")
+        value = graph.node("Gemm", [value, weight, bias], f"linear_{k}", transB=1)
+        if layer.norm is not None:
+            scale = graph.constant(state[f"{layer.norm}.weight"].numpy(), f"scale_{k}")
+            shift = graph.constant(state[f"{layer.norm}.bias"].numpy(), f"shift_{k}")
+            options = {"axis": -1, "epsilon": NORM_EPSILON}
+            value = graph.node("LayerNormalization", [value, scale, shift], f"normalized_{k}", **options)
+        value = _activation(graph, value, spec.output_activation if layer is names[-1] else spec.activation, k)
+        if layer.adds_input:
+            value = graph.node("Add", [value, before], f"residual_{k}")
     return value
+
+
+def _activation(graph: _Graph, value: str, kind: str, k: int) -> str:
+    """Those that have no operator in this operator set are written as PyTorch's exporter writes them."""
+    if kind == "identity":
+        return value
+    if kind == "gelu":  # (Hendrycks & Gimpel 2016, arXiv:1606.08415): x (1 + erf(x / sqrt(2))) / 2
+        root = graph.constant(np.array(math.sqrt(2.0), np.float32), "sqrt2")
+        t = graph.node("Erf", [graph.node("Div", [value, root], f"scaled_{k}")], f"erf_{k}")
+        t = graph.node("Add", [t, graph.constant(np.array(1.0, np.float32), "one")], f"shifted_{k}")
+        t = graph.node("Mul", [value, t], f"product_{k}")
+        return graph.node("Mul", [t, graph.constant(np.array(0.5, np.float32), "half")], f"layer_{k}")
+    if kind == "silu":
+        return graph.node("Mul", [value, graph.node("Sigmoid", [value], f"gate_{k}")], f"layer_{k}")
+    if kind == "mish":
+        gate = graph.node("Tanh", [graph.node("Softplus", [value], f"softplus_{k}")], f"gate_{k}")
+        return graph.node("Mul", [value, gate], f"layer_{k}")
+    op, attributes = _ACTIVATION_OPS[kind]
+    return graph.node(op, [value], f"layer_{k}", **attributes)
 
 
 def _inverse_transforms(graph: _Graph, value: str, columns: Normaliser) -> str:

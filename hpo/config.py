@@ -11,14 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from hpo.conditions import check_conditions, possible
 from hpo.dimensions import Choices, Range, parse_dimension
+from hpo.engine import flat_refuses
 from hpo.errors import SearchError
-from hpo.recipe import NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
+from hpo.recipe import APPLIES, NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
 from hpo.slurm import SlurmConfig
 
 # Names as emulator.mlp and emulator.normalise know them; repeated here (a test compares) because those modules
 # import PyTorch, for which `--help` should not wait.
-ACTIVATIONS = ("relu", "tanh", "sigmoid", "identity")
+ACTIVATIONS = (
+    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hardswish", "softplus", "tanh", "sigmoid", "identity",
+)  # fmt: skip
+NORMALIZATIONS = ("none", "batch", "layer")
+WIDTH_POLICIES = ("independent", "same", "funnel")
 OUTPUT_ACTIVATIONS = ("auto", "sigmoid", "tanh", "identity")
 TRANSFORMS = ("auto", "none", "log", "log10", "sqrt", "logit")
 ENGINES = ("fleet", "plain")
@@ -77,7 +83,8 @@ class DataConfig:
                 _expect(name, value, _strings(value) and len(value) > 0, "a list of variable names")
                 object.__setattr__(self, name, tuple(value))
         _expect("units", self.units, _string_table(self.units), "a table of variable = 'unit'")
-        if isinstance(self.transforms, list):
+        choices = isinstance(self.transforms, Mapping) and isinstance(self.transforms.get("choices"), list)
+        if isinstance(self.transforms, list) or choices:
             object.__setattr__(self, "transforms", _dimension("transforms", self.transforms, numeric=False))
         self._check_transforms("transforms", self.transforms)
         if isinstance(self.output_transforms, (list, Choices)):
@@ -115,33 +122,71 @@ class DataConfig:
 class SpaceConfig:
     """[space]: the architectures; the defaults are the paper's.
 
-    `depth` is the number of hidden layers, `widths` what the width of each is drawn from, independently. Each is
-    a number, a list (choices) or a table (range). `output_activation` auto: sigmoid where all training outputs lie
-    in 0..1 (they are then not scaled, and the MSE is in physical units), identity with standardised outputs else.
+    Every value is fixed, a list (choices) or, where it is a number, a table (range).
+
+    Attributes
+    ----------
+    depth : int, Choices or Range
+        Number of hidden layers.
+    widths : int, Choices or Range
+        What widths are drawn from, as `width_policy` says.
+    width_policy : str or Choices
+        independent: each layer's for itself, as the paper does. same: one for all layers. funnel: that of the first
+        layer; every other has `taper` times the width of the one before it.
+    taper : float, Choices or Range
+    activation : str or Choices
+    normalization : str or Choices
+        Between the linear part of a hidden layer and its activation: none, batch (Ioffe & Szegedy 2015) or layer
+        (Ba et al. 2016). Batch normalization is folded into the weights of the exported network.
+    residual : bool or Choices
+        Whether a hidden layer that is as wide as its input adds it to its output (He et al. 2016).
+    output_activation : str
+        auto: sigmoid where all training outputs lie in 0..1 (they are then not scaled, and the MSE is in physical
+        units), identity with standardised outputs else.
     """
 
     depth: int | Choices | Range = field(default_factory=lambda: Range(low=1, high=20))
     widths: int | Choices | Range = field(
         default_factory=lambda: Choices(values=(8, 16, 32, 64, 128, 256, 512, 1024, 2048))
     )
+    width_policy: str | Choices = "independent"
+    taper: float | Choices | Range = 0.5
     activation: str | Choices = "relu"
+    normalization: str | Choices = "none"
+    residual: bool | Choices = False
     output_activation: str = "auto"
 
     def __post_init__(self):
         for name, most in (("depth", MAX_DEPTH), ("widths", MAX_WIDTH)):
             value = _dimension(name, getattr(self, name), numeric=True, refuse_pair=name == "depth")
-            for sample in _samples(value):
+            for sample in possible(value):
                 whole = type(sample) is int and 1 <= sample <= most
                 _expect(name, sample, whole, f"whole numbers from 1 to {most}")
             object.__setattr__(self, name, value)
-        activation = _dimension("activation", self.activation, numeric=False)
-        for sample in _samples(activation):
-            _expect("activation", sample, sample in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}")
-        object.__setattr__(self, "activation", activation)
+        for name, known in SPACE_NAMES.items():
+            value = _dimension(name, getattr(self, name), numeric=False)
+            for sample in possible(value):
+                _expect(name, sample, isinstance(sample, str) and sample in known, f"one of {', '.join(known)}")
+            object.__setattr__(self, name, value)
+        taper = _dimension("taper", self.taper, numeric=True)
+        for sample in possible(taper):
+            _expect("taper", sample, _in(sample, 0.0, 1.0, low_open=True), "above 0, at most 1")
+        object.__setattr__(self, "taper", taper)
+        residual = _dimension("residual", self.residual, numeric=False)
+        for sample in possible(residual):
+            _expect("residual", sample, isinstance(sample, bool), "true or false")
+        object.__setattr__(self, "residual", residual)
+        for name in ("depth", "widths", "width_policy"):
+            if getattr(getattr(self, name), "when", None):
+                raise SearchError(f"{name} has a when, but every configuration has {name}; leave the condition out")
         if isinstance(self.output_activation, list):
             raise SearchError("output_activation cannot be searched: it decides the units of the error; choose one")
         known = self.output_activation in OUTPUT_ACTIVATIONS
         _expect("output_activation", self.output_activation, known, f"one of {', '.join(OUTPUT_ACTIVATIONS)}")
+
+
+# Settings of [space] that are one of several names.
+SPACE_NAMES = {"width_policy": WIDTH_POLICIES, "activation": ACTIVATIONS, "normalization": NORMALIZATIONS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,7 +201,7 @@ class TrainConfig:
         for name in RECIPE_FIELDS:
             given = self.values.get(name, getattr(defaults, name))
             value = _dimension(name, given, numeric=name in NUMERIC_FIELDS)
-            for sample in _samples(value):
+            for sample in possible(value):
                 Recipe(**{name: sample})
             values[name] = value if isinstance(value, (Choices, Range)) else getattr(Recipe(**{name: value}), name)
         _unknown_keys("train", set(self.values), RECIPE_FIELDS)
@@ -261,6 +306,48 @@ class Config:
                 Recipe(**{name: value})
             except SearchError as error:
                 raise SearchError(f"[step2] {error}") from None
+        check_conditions(self.hyperparameters, _check_value)
+        self._check_combinations()
+
+    @property
+    def hyperparameters(self) -> dict[str, object]:
+        """Fixed value or dimension of everything that can be searched, by the name it has in a trial's parameters.
+
+        The widths of layers are left out: they follow from `widths` and `width_policy`. The order is that of drawing,
+        but for conditions.
+        """
+        space = {f.name: getattr(self.space, f.name) for f in fields(SpaceConfig)}
+        for name in ("depth", "widths", "output_activation"):
+            del space[name]
+        return {"num_hidden": self.space.depth} | space | {"transforms": self.data.transforms} | self.train.values
+
+    def _check_combinations(self) -> None:
+        """Refuse what each table allows, but not both together."""
+        values = self.hyperparameters
+        later = {name: (value,) for name, value in self.step2.items()}
+        applies = APPLIES | {"taper": ("width_policy", ("funnel",))}
+        for name, (parent, meaningful) in applies.items():
+            value = values[name]
+            if not isinstance(value, (Choices, Range)) or parent in value.when:
+                continue
+            if not set(meaningful) & {*possible(values[parent]), *later.get(parent, ())}:
+                raise SearchError(
+                    f"{name} is searched, but it means something only for {parent} = {' or '.join(meaningful)}, and "
+                    f"{parent} is {_plain(values[parent])!r}; leave it out, or let {parent} be one of these"
+                )
+        sizes = {*possible(values["batch_size"]), *later.get("batch_size", ())}
+        if "batch" in possible(values["normalization"]) and 1 in sizes:
+            raise SearchError(
+                "normalization can be 'batch' and batch_size 1; one sample has no variance: batches of at least 2"
+            )
+        if self.search.precision == "bf16":
+            for name, value in values.items():
+                for sample in (*possible(value), *later.get(name, ())):
+                    why = flat_refuses({name: sample})
+                    if why:
+                        raise SearchError(
+                            f"precision 'bf16' is not there for {why}, which the plain loop trains; set 'float32'"
+                        )
 
     def to_dict(self) -> dict:
         """Plain tables, as in a config file; `from_dict` of it is the same config."""
@@ -353,8 +440,14 @@ def _string_table(value) -> bool:
     return isinstance(value, Mapping) and all(isinstance(v, str) for v in value.values())
 
 
-def _samples(value) -> tuple:
-    return value.samples() if isinstance(value, (Choices, Range)) else (value,)
+def _check_value(name: str, value) -> None:
+    """Refuse what a hyperparameter can never be."""
+    if name == "transforms":
+        DataConfig(transforms=value)
+    elif name in RECIPE_FIELDS:
+        Recipe(**{name: value})
+    else:
+        SpaceConfig(**{"depth" if name == "num_hidden" else name: value})
 
 
 def _dimension(name, value, **options):

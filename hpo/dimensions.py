@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -14,9 +15,13 @@ RANGE_KEYS = ("low", "high", "log", "step")
 
 @dataclass(frozen=True, kw_only=True)
 class Choices:
-    """One of `values`, all equally likely."""
+    """One of `values`, all equally likely.
+
+    `when` says for which values of other hyperparameters this one is there at all, by name; all of them must hold.
+    """
 
     values: tuple
+    when: Mapping[str, Choices | Range] = field(default_factory=dict)
 
     def __post_init__(self):
         object.__setattr__(self, "values", tuple(self.values))
@@ -27,6 +32,9 @@ class Choices:
 
     def draw(self, rng: np.random.Generator):
         return self.values[int(rng.integers(len(self.values)))]
+
+    def contains(self, value) -> bool:
+        return value in self.values
 
     def samples(self) -> tuple:
         """Values that must all be valid for the dimension to be valid."""
@@ -40,6 +48,8 @@ class Choices:
 
     def to_plain(self):
         """As it stands in a config file."""
+        if self.when:
+            return {"choices": list(self.values), "when": _plain_conditions(self.when)}
         return list(self.values) if len(self.values) != 2 else {"choices": list(self.values)}
 
 
@@ -54,12 +64,15 @@ class Range:
         Uniform in the logarithm.
     step : int, float or None
         Only `low + k step`; 1 for whole numbers unless given. Excludes `log`.
+    when : mapping of str to Choices or Range
+        As in `Choices`.
     """
 
     low: int | float
     high: int | float
     log: bool = False
     step: int | float | None = None
+    when: Mapping[str, Choices | Range] = field(default_factory=dict)
 
     def __post_init__(self):
         for key in ("low", "high"):
@@ -102,6 +115,9 @@ class Range:
             value = rng.uniform(self.low, self.high)
         return float(min(max(value, self.low), self.high))
 
+    def contains(self, value) -> bool:
+        return isinstance(value, (int, float)) and self.low <= value <= self.high
+
     def samples(self) -> tuple:
         return (self.low, self.high)
 
@@ -119,14 +135,17 @@ class Range:
             plain["log"] = True
         if self.step is not None:
             plain["step"] = self.step
+        if self.when:
+            plain["when"] = _plain_conditions(self.when)
         return plain
 
 
 def parse_dimension(value, *, numeric: bool, refuse_pair: bool = False):
     """A TOML value as a fixed value, `Choices` (a list, or {choices = [...]}) or `Range` (a table).
 
-    With `refuse_pair`, a list of two whole numbers that are not neighbours is refused, since it could mean two
-    choices or a range: `{low = 1, high = 8}` and `{choices = [1, 8]}` say which.
+    Either table may hold `when`, a table of conditions: see `parse_condition`. With `refuse_pair`, a list of two whole
+    numbers that are not neighbours is refused, since it could mean two choices or a range: `{low = 1, high = 8}` and
+    `{choices = [1, 8]}` say which.
 
     Raises
     ------
@@ -144,15 +163,47 @@ def parse_dimension(value, *, numeric: bool, refuse_pair: bool = False):
             )
         return Choices(values=tuple(value))
     if isinstance(value, dict):
-        if set(value) == {"choices"} and isinstance(value["choices"], list):
-            return Choices(values=tuple(value["choices"]))
+        table = dict(value)
+        when = _conditions(table.pop("when", {}))
+        if set(table) == {"choices"} and isinstance(table["choices"], list):
+            return Choices(values=tuple(table["choices"]), when=when)
         if not numeric:
-            raise SearchError(f"{value!r} is a table; expected a value or a list of values to choose from")
-        unknown = sorted(set(value) - set(RANGE_KEYS))
-        if unknown or not {"low", "high"} <= set(value):
+            raise SearchError(
+                f"{value!r} is a table; expected a value, a list of values to choose from, or {{choices = [...], "
+                "when = {...}}"
+            )
+        unknown = sorted(set(table) - set(RANGE_KEYS))
+        if unknown or not {"low", "high"} <= set(table):
             raise SearchError(
                 f"{value!r} is no range; expected {{low = ..., high = ...}}, optionally with log = true or step = ..., "
-                "or {choices = [...]}"
+                "or {choices = [...]}; either may have when = {...}"
             )
-        return Range(**value)
+        return Range(**table, when=when)
     return value
+
+
+def _conditions(when) -> dict[str, Choices | Range]:
+    if not isinstance(when, dict):
+        raise SearchError(f'when is {when!r}; expected a table, as in when = {{optimizer = "sgd"}}')
+    found = {}
+    for name, value in when.items():
+        try:
+            found[name] = parse_condition(value)
+        except SearchError as error:
+            raise SearchError(f"when {name}: {error}") from None
+    return found
+
+
+def parse_condition(value) -> Choices | Range:
+    """Values for which a condition holds: one value, a list, or {low = ..., high = ...}, both included."""
+    if isinstance(value, dict):
+        if set(value) != {"low", "high"}:
+            raise SearchError(f"{value!r}; expected a value, a list of values or {{low = ..., high = ...}}")
+        return Range(**value)
+    return Choices(values=tuple(value) if isinstance(value, list) else (value,))
+
+
+def _plain_conditions(when: Mapping[str, Choices | Range]) -> dict:
+    return {
+        name: {"low": c.low, "high": c.high} if isinstance(c, Range) else list(c.values) for name, c in when.items()
+    }

@@ -22,12 +22,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from emulator.mlp import MLPSpec, build_mlp
+from emulator.mlp import MLPSpec
 from hpo.errors import GroupLost, Interrupted
 from hpo.groups import Meeting, Seat, address_for, interface_of, local_address
+from hpo.network import TrainedNetwork, loss_sum
+from hpo.optimizers import Optimizer
 from hpo.recipe import Recipe
 from hpo.train import (
-    ADAM_EPSILON,
     VALIDATION_ROWS,
     Diverged,
     Piece,
@@ -35,6 +36,8 @@ from hpo.train import (
     TrainingData,
     epoch_order,
     pieces_of_an_epoch,
+    restore_running,
+    running_state,
 )
 
 # A rank that does not answer for so long is lost. The longest honest silence is that of rank 0 writing a checkpoint.
@@ -150,8 +153,9 @@ class GroupTraining(Progress):
     """A training whose batches are shared out over the ranks of a group.
 
     The order of samples, the updates and the end are those of `hpo.train.Training`, and differ between sizes of the
-    group only by the order in which numbers are added. The state is that of all kinds of training; only rank 0 has to
-    restore one, the others get it from there.
+    group only by the order in which numbers are added: batch normalization takes its statistics from the whole batch
+    (two more sums over ranks per layer, each way), and dropout leaves out the same in any rank. The state is that of
+    all kinds of training; only rank 0 has to restore one, the others get it from there.
 
     Parameters
     ----------
@@ -170,12 +174,16 @@ class GroupTraining(Progress):
         super().__init__(recipe, batch_seed=batch_seed)
         self.data, self._meeting = data, meeting
         self._group = Group() if meeting is None else None
-        network = build_mlp(spec, torch.Generator().manual_seed(weights_seed))
-        for module in network:
-            if isinstance(module, nn.ReLU):
-                module.inplace = True  # the layer's own output is not needed again: saves an allocation
-        self.network = network.to(data.device, data.dtype)
-        weights = list(self.network.parameters())
+        self._network = TrainedNetwork(
+            spec,
+            recipe,
+            device=data.device,
+            dtype=data.dtype,
+            weights_seed=weights_seed,
+            batch_seed=batch_seed,
+            add_up=None if meeting is None else lambda tensor: self._group.sum(tensor),
+        )
+        self.network, weights = self._network.module, self._network.weights
         self._flat = nn.Parameter(torch.cat([w.detach().flatten() for w in weights]))
         self._best = torch.empty_like(self._flat)
         # what is reduced in every step: gradients, squared error per output, the wish to stop
@@ -186,10 +194,7 @@ class GroupTraining(Progress):
             weights, self._flat.detach().split(sizes), self._flat.grad.split(sizes), strict=True
         ):
             w.data, w.grad = value.view_as(w), gradient.view_as(w)
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        self._optimizer = kind(
-            [self._flat], lr=recipe.learning_rate, eps=ADAM_EPSILON, weight_decay=recipe.weight_decay, fused=True
-        )
+        self._optimizer = Optimizer(recipe, [self._flat])
         self._pieces = pieces_of_an_epoch(spec, recipe, data)
         self._position = 0
         self._order_state = self._order.get_state()
@@ -281,11 +286,9 @@ class GroupTraining(Progress):
             self._restore_progress(has)
             self._position = has["position"]
             self._sums.copy_(torch.tensor(has["sums"], dtype=torch.float64))
-            if has["updates"]:
-                self._make_moments(has["updates"])
-        tensors = [self._flat.detach(), self._best]
-        if has["updates"]:
-            tensors += [self._optimizer.state[self._flat][key] for key in ("exp_avg", "exp_avg_sq")]
+            self._optimizer.begin_at(has)
+        tensors = [self._flat.detach(), self._best, *self._network.running, *self._network.best_running]
+        tensors += [m for moment in self._optimizer.moments().values() if moment is not None for m in moment]
         for tensor in tensors:
             group.broadcast(tensor)
 
@@ -332,16 +335,21 @@ class GroupTraining(Progress):
         num_steps = math.ceil(self.data.num_train / recipe.batch_size)
         for start in range(piece.start, piece.stop, recipe.batch_size):
             num_batch = min(recipe.batch_size, piece.stop - start)
-            if recipe.learning_rate_schedule != "constant":
-                progress = (self.epoch * num_steps + start // recipe.batch_size) / (recipe.max_epochs * num_steps)
-                optimizer.param_groups[0]["lr"] = recipe.rate_at(progress)
+            step = self.epoch * num_steps + start // recipe.batch_size
+            if recipe.rate_varies:
+                optimizer.set_rate(recipe.rate_at(step / (recipe.max_epochs * num_steps)))
             buffer.zero_()
-            x_BI, y_BO = self._reader.batch(num_batch)
-            if len(x_BI):
+            x_BI, target_BO = self._reader.batch(num_batch)
+            if len(x_BI) or self._network.is_shared:
+                self._network.begin_step(step, num_batch, share(num_batch, self._group.rank, self._group.size)[0])
                 # the mean over the whole batch, of which this is a part
-                loss = (self.network(x_BI) - y_BO).square().sum() / (num_batch * num_outputs)
+                y_BO = self.network(x_BI)
+                loss = loss_sum(recipe, y_BO, target_BO) / (num_batch * num_outputs)
                 loss.backward()
-                buffer[-2] = loss.detach() * num_batch
+                if recipe.loss == "mse":
+                    buffer[-2] = loss.detach() * num_batch
+                else:
+                    buffer[-2] = (y_BO.detach() - target_BO).square().sum() / num_outputs
             if self._wants_stop:
                 buffer[-1] = 1.0
             self._group.sum(buffer)
@@ -354,6 +362,7 @@ class GroupTraining(Progress):
     def _validate(self, piece: Piece) -> None:
         found = torch.zeros(2, dtype=torch.float64, device=self.data.device)
         rows = VALIDATION_ROWS[self.data.device.type]
+        self._network.begin_validation()
         with torch.inference_mode():
             for x_BI, y_BO in self._reader.validation(piece.start, piece.stop, rows):
                 found[0] += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
@@ -364,28 +373,29 @@ class GroupTraining(Progress):
 
     def _keep_best(self) -> None:
         self._best.copy_(self._flat.detach())
+        self._network.keep_best()
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         best = self._best.cpu()
         named = list(self.network.named_parameters())
         parts = best.split([w.numel() for _, w in named])
-        return {name: part.view_as(w).clone() for (name, w), part in zip(named, parts, strict=True)}
+        weights = {name: part.view_as(w).clone() for (name, w), part in zip(named, parts, strict=True)}
+        return weights | self._network.named_running()
 
     # -- being written down and taken up again --------------------------------------------------------------------
 
     def state(self) -> dict:
-        moments = self._optimizer.state[self._flat]
         return self._plain_state() | {
             "weights": self._flat.detach().cpu().clone(),
             "best": self._best.cpu().clone(),
-            "first_moment": moments["exp_avg"].cpu().clone() if moments else None,
-            "second_moment": moments["exp_avg_sq"].cpu().clone() if moments else None,
+            **{name: m and m[0].cpu().clone() for name, m in self._optimizer.moments().items()},
+            **running_state(self._network),
         }
 
     def _plain_state(self) -> dict:
-        moments = self._optimizer.state[self._flat]
-        return self._progress_state() | {
-            "updates": int(moments["step"]) if moments else 0,
+        return {
+            **self._progress_state(),
+            **self._optimizer.plain_state(),
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,
             "sums": self._sums.tolist() if self._position else [0.0, 0.0],
@@ -395,20 +405,14 @@ class GroupTraining(Progress):
         self._restore_progress(state)
         self._flat.detach().copy_(state["weights"])
         self._best.copy_(state["best"])
-        if state["updates"]:
-            self._make_moments(state["updates"])
-            for name, key in (("exp_avg", "first_moment"), ("exp_avg_sq", "second_moment")):
-                self._optimizer.state[self._flat][name].copy_(state[key])
+        restore_running(self._network, state)
+        self._optimizer.begin_at(state)
+        for name, moment in self._optimizer.moments().items():
+            if moment is not None:
+                moment[0].copy_(state[name])
         self._position = state["position"]
         self._order_state = self._order.get_state()
         self._sums.copy_(torch.tensor(state["sums"], dtype=torch.float64))
-
-    def _make_moments(self, updates: int) -> None:
-        self._optimizer.state[self._flat] = {
-            "step": torch.tensor(float(updates), device=self._flat.device),
-            "exp_avg": torch.empty_like(self._flat.detach()),
-            "exp_avg_sq": torch.empty_like(self._flat.detach()),
-        }
 
 
 def group_training(

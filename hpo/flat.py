@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 from emulator.mlp import MLPSpec, build_mlp
 from hpo.lanes import CudaLane, HostLane, lane_on
 from hpo.recipe import Recipe
-from hpo.train import ADAM_EPSILON, Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
+from hpo.train import Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
 
-_BETAS = (0.9, 0.999)
 # What torch.nn.utils.clip_grad_norm_ adds to the norm.
 _CLIP_EPSILON = 1e-6
 # Rows of validation taken through the network at a time. On a CPU a layer of 256 is then 1 MiB and stays in the cache;
@@ -38,6 +38,8 @@ _MAX_VALIDATION_GRAPHS = 4
 _WIDE = 1 << 16
 
 _aten = torch.ops.aten
+# alpha and scale of selu (Klambauer et al. 2017, arXiv:1706.02515)
+_SELU = (1.6732632423543772, 1.0507009873554805)
 _linear = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
 
 
@@ -53,9 +55,33 @@ def _sigmoid_backward(d_BO, y_BO):
     _aten.sigmoid_backward.grad_input(d_BO, y_BO, grad_input=d_BO)
 
 
+def _leaky_relu_backward(d_BO, y_BO):
+    _aten.leaky_relu_backward.grad_input(d_BO, y_BO, 0.01, True, grad_input=d_BO)
+
+
+def _elu_backward(d_BO, y_BO):
+    _aten.elu_backward.grad_input(d_BO, 1.0, 1.0, 1.0, True, y_BO, grad_input=d_BO)
+
+
+def _selu_backward(d_BO, y_BO):
+    _aten.elu_backward.grad_input(d_BO, *_SELU, 1.0, True, y_BO, grad_input=d_BO)
+
+
+def _softplus_(y_BO):
+    torch.ops.aten.softplus.out(y_BO, out=y_BO)
+
+
+def _softplus_backward(d_BO, y_BO):
+    d_BO.mul_(1.0 - torch.exp(-y_BO))
+
+
 # In place on a layer's output; in place on the gradient by it, given the output.
 _ACTIVATIONS: dict[str, tuple[Callable | None, Callable | None]] = {
     "relu": (torch.relu_, _relu_backward),
+    "leaky_relu": (functional.leaky_relu_, _leaky_relu_backward),
+    "elu": (functional.elu_, _elu_backward),
+    "selu": (torch.selu_, _selu_backward),
+    "softplus": (_softplus_, _softplus_backward),
     "tanh": (torch.tanh_, _tanh_backward),
     "sigmoid": (torch.sigmoid_, _sigmoid_backward),
     "identity": (None, None),
@@ -261,7 +287,7 @@ class FlatTraining(Progress):
         recipe, num_train = self.recipe, self.data.num_train
         self._order_state = self._order.get_state()
         self._epoch_order_N = self._lane.put(epoch_order(num_train, self._order))
-        if recipe.learning_rate_schedule != "constant":
+        if recipe.rate_varies:
             num_steps = _ceil(num_train, recipe.batch_size)
             first, last = self.epoch * num_steps, recipe.max_epochs * num_steps
             rates = [recipe.rate_at((first + k) / last) for k in range(num_steps)]
@@ -286,7 +312,7 @@ class FlatTraining(Progress):
         if piece.train:
             batches, order_N = self._batches_of(rows), self._epoch_order_N[piece.start : piece.stop]
             rates = [self.recipe.learning_rate] * len(batches)
-            varies = self.recipe.learning_rate_schedule != "constant"
+            varies = self.recipe.rate_varies
             if varies:
                 first = piece.start // self.recipe.batch_size
                 rates = self._epoch_rates[first : first + len(batches)]
@@ -372,10 +398,10 @@ class FlatTraining(Progress):
             [],
             [self._updates],
             lr=rate,
-            beta1=_BETAS[0],
-            beta2=_BETAS[1],
+            beta1=recipe.beta1,
+            beta2=recipe.beta2,
             weight_decay=recipe.weight_decay,
-            eps=ADAM_EPSILON,
+            eps=recipe.epsilon,
             amsgrad=False,
             maximize=False,
         )

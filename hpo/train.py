@@ -19,11 +19,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emulator.mlp import MLPSpec, build_mlp
+from emulator.mlp import MLPSpec
+from hpo.network import TrainedNetwork, loss_sum
+from hpo.optimizers import Optimizer
 from hpo.recipe import Recipe
 
-# Keras' Adam, with which the paper trained, adds 1e-7 where PyTorch adds 1e-8.
-ADAM_EPSILON = 1e-7
 # Validation rows taken through the network at a time: on a CPU few enough for the activations of a wide layer to
 # stay in the cache, on a GPU enough to fill it.
 VALIDATION_ROWS = {"cpu": 2048, "cuda": 1 << 16}
@@ -163,9 +163,9 @@ class Progress:
     def state(self) -> dict:
         """Everything that the rest of the training depends on: tensors and plain data, the same for all kinds.
 
-        Weights, best weights and Adam's two moments are each one flat tensor, layer by layer, weight (O, I) before
-        bias; `order` is the generator at the start of the epoch, `position` the pieces done since, and `sums` the
-        sums of squared errors so far.
+        Weights, best weights and the optimizer's two moments are each one flat tensor, layer by layer, weight (O, I)
+        before bias; so are the running statistics of batch normalization, where there are any. `order` is the generator
+        at the start of the epoch, `position` the pieces done since, and `sums` the sums of squared errors so far.
         """
         raise NotImplementedError
 
@@ -204,21 +204,12 @@ class Training(Progress):
     def __init__(self, spec: MLPSpec, recipe: Recipe, data: TrainingData, *, weights_seed: int, batch_seed: int):
         super().__init__(recipe, batch_seed=batch_seed)
         self.data = data
-        network = build_mlp(spec, torch.Generator().manual_seed(weights_seed))
-        for module in network:
-            if isinstance(module, nn.ReLU):
-                module.inplace = True  # the layer's own output is not needed again: saves an allocation
-        self.network = network.to(data.device, data.dtype)
-        self._weights = list(self.network.parameters())
-        self._best = [torch.empty_like(w) for w in self._weights]
-        kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
-        self._optimizer = kind(
-            self._weights,
-            lr=recipe.learning_rate,
-            eps=ADAM_EPSILON,
-            weight_decay=recipe.weight_decay,
-            fused=True,
+        self._network = TrainedNetwork(
+            spec, recipe, device=data.device, dtype=data.dtype, weights_seed=weights_seed, batch_seed=batch_seed
         )
+        self.network, self._weights = self._network.module, self._network.weights
+        self._best = [torch.empty_like(w) for w in self._weights]
+        self._optimizer = Optimizer(recipe, self._weights)
         self._pieces = pieces_of_an_epoch(spec, recipe, data)
         self._position = 0
         self._order_state = self._order.get_state()
@@ -254,22 +245,30 @@ class Training(Progress):
         recipe, data, optimizer = self.recipe, self.data, self._optimizer
         num_steps = math.ceil(len(data.x_train_NI) / recipe.batch_size)
         batches = self._order_N[piece.start : piece.stop].split(recipe.batch_size)
-        for step, rows_B in enumerate(batches, start=piece.start // recipe.batch_size):
-            if recipe.learning_rate_schedule != "constant":
-                progress = (self.epoch * num_steps + step) / (recipe.max_epochs * num_steps)
-                optimizer.param_groups[0]["lr"] = recipe.rate_at(progress)
+        first = self.epoch * num_steps + piece.start // recipe.batch_size
+        for step, rows_B in enumerate(batches, start=first):
+            if recipe.rate_varies:
+                optimizer.set_rate(recipe.rate_at(step / (recipe.max_epochs * num_steps)))
+            self._network.begin_step(step, len(rows_B))
             y_BO = self.network(data.x_train_NI.index_select(0, rows_B))
-            loss = functional.mse_loss(y_BO, data.y_train_NO.index_select(0, rows_B))
+            target_BO = data.y_train_NO.index_select(0, rows_B)
+            if recipe.loss == "mse":
+                loss = functional.mse_loss(y_BO, target_BO)
+                mse = loss.detach()
+            else:
+                loss = loss_sum(recipe, y_BO, target_BO) / target_BO.numel()
+                mse = functional.mse_loss(y_BO.detach(), target_BO)
             loss.backward()
             if recipe.gradient_clip > 0.0:
                 nn.utils.clip_grad_norm_(self._weights, recipe.gradient_clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            self._train_sum.add_(loss.detach(), alpha=len(rows_B))
+            self._train_sum.add_(mse, alpha=len(rows_B))
 
     def _validate(self, piece: Piece) -> None:
         data, rows = self.data, VALIDATION_ROWS[self.data.device.type]
         x_NI, y_NO = (t[piece.start : piece.stop] for t in (data.x_validation_NI, data.y_validation_NO))
+        self._network.begin_validation()
         with torch.inference_mode():
             for x_BI, y_BO in zip(x_NI.split(rows), y_NO.split(rows), strict=True):
                 self._validation_sum += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
@@ -277,21 +276,22 @@ class Training(Progress):
     def _keep_best(self) -> None:
         with torch.no_grad():
             torch._foreach_copy_(self._best, self._weights)
+            self._network.keep_best()
 
     def best_weights(self) -> dict[str, torch.Tensor]:
         names = [name for name, _ in self.network.named_parameters()]
-        return {n: w.detach().cpu().clone() for n, w in zip(names, self._best, strict=True)}
+        weights = {n: w.detach().cpu().clone() for n, w in zip(names, self._best, strict=True)}
+        return weights | self._network.named_running()
 
     def state(self) -> dict:
-        moments = [self._optimizer.state[w] for w in self._weights]
-        fresh = not moments[0]
-        updates = 0 if fresh else int(moments[0]["step"])
-        return self._progress_state() | {
+        moments = self._optimizer.moments()
+        return {
+            **self._progress_state(),
+            **self._optimizer.plain_state(),
             "weights": flat_weights(self._weights),
             "best": flat_weights(self._best),
-            "first_moment": None if fresh else flat_weights([m["exp_avg"] for m in moments]),
-            "second_moment": None if fresh else flat_weights([m["exp_avg_sq"] for m in moments]),
-            "updates": updates,
+            **{name: m and flat_weights(m) for name, m in moments.items()},
+            **running_state(self._network),
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,
             "sums": [float(self._train_sum), float(self._validation_sum)] if self._position else [0.0, 0.0],
@@ -299,17 +299,13 @@ class Training(Progress):
 
     def restore(self, state: dict) -> None:
         self._restore_progress(state)
-        _unflatten(state["weights"], self._weights)
-        _unflatten(state["best"], self._best)
-        if state["updates"]:
-            for w in self._weights:
-                self._optimizer.state[w] = {
-                    "step": torch.tensor(float(state["updates"]), device=w.device),
-                    "exp_avg": torch.empty_like(w),
-                    "exp_avg_sq": torch.empty_like(w),
-                }
-            for name, key in (("exp_avg", "first_moment"), ("exp_avg_sq", "second_moment")):
-                _unflatten(state[key], [self._optimizer.state[w][name] for w in self._weights])
+        unflatten(state["weights"], self._weights)
+        unflatten(state["best"], self._best)
+        restore_running(self._network, state)
+        self._optimizer.begin_at(state)
+        for name, moments in self._optimizer.moments().items():
+            if moments is not None:
+                unflatten(state[name], moments)
         self._position = state["position"]
         if self._position:
             self._begin_epoch()
@@ -322,7 +318,21 @@ def flat_weights(tensors: Iterable[torch.Tensor]) -> torch.Tensor:
     return torch.cat([t.detach().flatten() for t in tensors]).cpu()
 
 
-def _unflatten(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
+def running_state(network: TrainedNetwork) -> dict[str, torch.Tensor]:
+    """Running statistics, now and in the best epoch, of a network that has any."""
+    if not network.running:
+        return {}
+    return {"running": flat_weights(network.running), "best_running": flat_weights(network.best_running)}
+
+
+def restore_running(network: TrainedNetwork, state: dict) -> None:
+    """Take up `running_state`."""
+    if network.running:
+        unflatten(state["running"], network.running)
+        unflatten(state["best_running"], network.best_running)
+
+
+def unflatten(flat: torch.Tensor, tensors: list[torch.Tensor]) -> None:
     with torch.no_grad():
         for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors, strict=True):
             tensor.copy_(part.view_as(tensor))

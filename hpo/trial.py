@@ -17,6 +17,7 @@ from hpo.checkpoint import Checkpoint, checkpoint_path
 from hpo.checkpoint import remove_checkpoint as remove_checkpoint
 from hpo.config import Config
 from hpo.distributed import group_training
+from hpo.engine import flat_refuses
 from hpo.errors import GroupLost, Interrupted
 from hpo.flat import FlatTraining
 from hpo.fleet import Fleet, Flight, Landing, check_precision, is_out_of_memory, use_precision
@@ -75,10 +76,9 @@ class StudyContext:
     def spec(self, space: Space, params: Mapping[str, object]) -> MLPSpec:
         return MLPSpec(
             num_inputs=len(self.input_columns),
-            hidden=space.hidden(params),
             num_outputs=len(self.output_columns),
-            activation=space.activation(params),
             output_activation=self.prepared[2].output_activation,
+            **space.architecture(params),
         )
 
     def flop(self, space: Space, trial: int, step: int) -> float:
@@ -215,7 +215,7 @@ class TrialRunner:
         training: Progress
         if task.seat is not None or isinstance(data, StreamedData):
             training = group_training(task.seat, plan.spec, plan.recipe, data, **seeds)
-        elif search.engine == "plain":
+        elif search.engine == "plain" or flat_refuses(vars(plan.spec) | vars(plan.recipe)):
             training = Training(plan.spec, plan.recipe, data, **seeds)
         else:
             training = FlatTraining(plan.spec, plan.recipe, data, **seeds, precision=search.precision, lane=lane)

@@ -20,16 +20,20 @@ def make_bundle():
     """Function that makes a bundle with every transform in it; keyword arguments change the network."""
     from emulator.bundle import Bundle
 
-    def make(seed=0, hidden=(16, 8), activation="relu", output_activation="identity", scale_outputs=True):
+    def make(seed=0, hidden=(16, 8), output_activation="identity", scale_outputs=True, **network):
         rng = np.random.default_rng(seed)
         x = np.column_stack([rng.normal(5, 2, 400), rng.lognormal(0, 2, (400, 3)), rng.random(400)])
         y = np.column_stack([rng.normal(5, 2, 400), rng.lognormal(0, 1, (400, 3)), rng.random(400)])
         inputs = [Column(name=f"in_{k}", units="K", variable=f"in_{k}") for k in INPUT_TRANSFORMS]
         outputs = [Column(name=f"out_{k}", units="1", variable=f"out_{k}") for k in OUTPUT_TRANSFORMS]
-        spec = MLPSpec(
-            num_inputs=5, hidden=hidden, num_outputs=5, activation=activation, output_activation=output_activation
-        )
+        spec = MLPSpec(num_inputs=5, hidden=hidden, num_outputs=5, output_activation=output_activation, **network)
         mlp = build_mlp(spec, torch.Generator().manual_seed(seed))
+        fresh = torch.Generator().manual_seed(seed)
+        for name, value in mlp.state_dict().items():  # normalizations that do something
+            if value.dim() == 1 and not name.endswith(("bias", "mean")):
+                value.uniform_(0.5, 1.5, generator=fresh)
+            elif spec.normalization != "none" and value.dim() == 1:
+                value.uniform_(-0.5, 0.5, generator=fresh)
         kinds = dict(zip((c.name for c in outputs), OUTPUT_TRANSFORMS, strict=True)) if scale_outputs else "none"
         return Bundle(
             spec=spec,

@@ -30,6 +30,7 @@ def test_validation_fraction_follows_the_paper():
 
 def test_names_are_those_that_the_emulator_knows():
     assert set(config_module.ACTIVATIONS) == set(emulator.mlp.ACTIVATIONS)
+    assert config_module.NORMALIZATIONS == emulator.mlp.NORMALIZATIONS
     assert set(config_module.OUTPUT_ACTIVATIONS) == {"auto", *emulator.mlp.OUTPUT_ACTIVATIONS}
     assert set(config_module.TRANSFORMS) == {"auto", *emulator.normalise.TRANSFORMS}
 
@@ -66,7 +67,7 @@ def test_toml_text_gives_the_same_config_again():
         ({"space": {"widths": [8, 8]}}, r"names a value twice"),
         ({"space": {"widths": {"low": 8, "hihg": 9}}}, r"is no range; expected \{low"),
         ({"space": {"widths": {"low": 8, "high": 15, "step": 4}}}, r"not a whole number of steps"),
-        ({"space": {"activation": "rely"}}, r"activation is 'rely' .*relu, tanh"),
+        ({"space": {"activation": "rely"}}, r"activation is 'rely' .*relu, leaky_relu"),
         ({"space": {"output_activation": ["sigmoid", "identity"]}}, r"output_activation cannot be searched"),
         ({"train": {"learning_rate": -1}}, r"learning_rate is -1; expected a number above 0"),
         ({"train": {"learning_rate": "fast"}}, r"learning_rate is 'fast'"),
@@ -94,11 +95,24 @@ def test_every_setting_of_train_can_be_searched():
         "batch_size": [32, 64, 128],
         "max_epochs": {"low": 5, "high": 50},
         "patience": [3, 5, 7],
-        "optimizer": ["adam", "adamw"],
-        "learning_rate_schedule": ["constant", "cosine"],
+        "optimizer": ["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"],
+        "beta1": {"low": 0.8, "high": 0.95},
+        "beta2": [0.99, 0.999],
+        "rho": {"low": 0.8, "high": 0.99},
+        "epsilon": {"low": 1e-9, "high": 1e-5, "log": True},
+        "momentum": {"low": 0.8, "high": 0.99},
+        "nesterov": [True, False],
+        "learning_rate_schedule": ["constant", "cosine", "exponential", "step", "one_cycle"],
         "final_learning_rate_fraction": {"low": 0.001, "high": 0.1, "log": True},
+        "step_epochs": {"low": 5, "high": 20},
+        "step_factor": [0.1, 0.5],
+        "one_cycle_peak": {"low": 0.1, "high": 0.5},
+        "warmup_fraction": [0.0, 0.05],
         "weight_decay": [0.0, 1e-4],
         "gradient_clip": [0.0, 1.0],
+        "dropout": {"low": 0.0, "high": 0.3},
+        "loss": ["mse", "mae", "huber"],
+        "huber_delta": {"low": 0.01, "high": 1.0, "log": True},
     }
     config = Config.from_dict({"train": searched})
     assert set(config.train.searched) == set(searched) and config.train.fixed == {}

@@ -8,7 +8,7 @@ import torch
 
 from emulator.mlp import MLPSpec, build_mlp
 from hpo.recipe import Recipe
-from hpo.train import ADAM_EPSILON, Diverged, Training, TrainingData, train, training_flop
+from hpo.train import Diverged, Training, TrainingData, train, training_flop
 
 SPEC = MLPSpec(num_inputs=3, hidden=(16, 8), num_outputs=2)
 
@@ -56,7 +56,7 @@ def test_loop_equals_an_independent_one_with_the_textbook_adam(schedule):
                 for k, (w, g) in enumerate(zip(weights, gradients, strict=True)):
                     m[k] = 0.9 * m[k] + 0.1 * g
                     v[k] = 0.999 * v[k] + 0.001 * g * g
-                    w -= rate * (m[k] / (1 - 0.9**step)) / ((v[k] / (1 - 0.999**step)).sqrt() + ADAM_EPSILON)
+                    w -= rate * (m[k] / (1 - 0.9**step)) / ((v[k] / (1 - 0.999**step)).sqrt() + 1e-7)  # Keras' epsilon
         with torch.no_grad():
             curve.append(float(((net(data.x_validation_NI.double()) - data.y_validation_NO) ** 2).mean()))
     # float32 against float64 over 44 steps; Adam divides by small root mean squares, which amplifies roundings
