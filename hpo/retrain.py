@@ -102,6 +102,8 @@ def retrain(
     """
     # the worker processes and PyTorch only when there is something to train
     from hpo.members import Crew, Member
+    from hpo.once import Once
+    from hpo.trial import Task
     from hpo.workers import Pool
 
     home = repeats_folder(folder, trial)
@@ -115,7 +117,9 @@ def retrain(
             context, params = _context(folder, trial, home, cache, say)
             pool = Pool(context, devices[:seeds], name=member.name, stop=stop)
             ends.callback(pool.close)
-            pool.run(_Repeats(context, trial, params, seeds, crew, say), 2)
+            extra = {"of_trial": trial}
+            tasks = [Task(step=2, trial=k, flop=1.0, extra=extra, params=params) for k in range(seeds)]
+            pool.run(Once(tasks, home, crew, lambda r: say(_said(r, seeds))), 2)
         shutil.rmtree(home / "step2" / "checkpoints", ignore_errors=True)
     return [r for r in repeats(folder, trial) if r["trial"] < seeds]
 
@@ -170,51 +174,9 @@ def _context(folder: Path, trial: int, home: Path, cache: Path, say):
     return context, found[0]["params"]
 
 
-class _Repeats:
-    """The repeats as one member sees them (a `hpo.source.Source`); others may run the same command elsewhere."""
-
-    def __init__(self, context, trial: int, params, seeds: int, crew, say):
-        from hpo.tail import FolderTail
-        from hpo.trial import Task
-
-        self._seeds, self._leases, self._say = seeds, crew.leases, say
-        self._tail = FolderTail(context.folder / "step2", curves=False)
-        self._tail.poll()
-        self._finished = set(self._tail.trials)
-        self._running: set[int] = set()
-        self._tasks = [Task(step=2, trial=k, flop=1.0, extra={"of_trial": trial}, params=params) for k in range(seeds)]
-
-    def take(self, free: int) -> list:
-        taken = []
-        for task in self._tasks:
-            k = task.trial
-            if len(taken) == free:
-                break
-            if k in self._finished or k in self._running or not self._leases.take(f"repeat-{k}"):
-                continue
-            self._look()  # its last owner may have died with the record written
-            if k not in self._finished:
-                self._running.add(k)
-                taken.append(task)
-        return taken
-
-    def record(self, record: dict) -> None:
-        k = record["trial"]
-        self._finished.add(k)
-        what = f"MSE {record['validation_mse']:.4g}" if record["validation_mse"] is not None else record["error"]
-        self._say(f"repeat {k + 1} of {self._seeds}: {what} after {record['epochs']} epochs, {record['seconds']:.1f} s")
-
-    def lost(self, task, reason: str) -> None:
-        raise AssertionError("repeats train no groups")
-
-    def done(self) -> bool:
-        if len(self._finished) < self._seeds:
-            self._look()
-        return all(t.trial in self._finished for t in self._tasks)
-
-    def _look(self) -> None:
-        self._tail.poll()
-        self._finished |= self._tail.trials
+def _said(record: dict, seeds: int) -> str:
+    what = f"MSE {record['validation_mse']:.4g}" if record["validation_mse"] is not None else record["error"]
+    return f"repeat {record['trial'] + 1} of {seeds}: {what} after {record['epochs']} epochs, {record['seconds']:.1f} s"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,293 @@
+"""`python -m hpo.plan`: what a search should look like, before it and after it. Argument wiring only."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hpo.errors import Interrupted, SearchError
+
+_DESCRIPTION = """\
+Before a search: train a few dozen networks on growing parts of the data, and say from them how large p_subset should
+be, how many trials to run and how many to retrain; what that costs, and how sure it is. The probe is kept in --out; the
+same command goes on after a kill, and a larger one adds to it.
+
+After a search (python -m hpo.plan STUDY): what its records say should change.
+"""
+_EXAMPLES = """\
+examples:
+  python -m hpo.plan --config search.toml --workers 8          probe, then advise; writes plan/plan.toml
+  python -m hpo.search --config plan/plan.toml                 the search that it recommends
+  python -m hpo.plan --data samples.nc --trials 1000 --max-cost 0.1
+  python -m hpo.plan study                                     after a search
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(
+        prog="python -m hpo.plan",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = p.add_argument
+    add("study", type=Path, nargs="?", help="a study folder: advise after its search")
+    data = p.add_argument_group("the search to come")
+    add = data.add_argument
+    add("--config", metavar="FILE", help="its TOML file")
+    add("--data", metavar="FILE", help="its samples, if the config names none")
+    add("--trials", type=int, metavar="N", help="trials of the full search, all on all the data, that is to be matched")
+    want = p.add_argument_group("what is wanted")
+    add = want.add_argument
+    add(
+        "--tolerance", type=float, default=0.2, metavar="T", help="end within 1 + T times its best error (default: 0.2)"
+    )
+    add("--confidence", type=float, default=0.8, metavar="P", help="with this probability (default: 0.8)")
+    add("--max-cost", type=float, default=1.0, metavar="C", help="for at most this part of its cost (default: 1)")
+    probe = p.add_argument_group("the probe")
+    add = probe.add_argument
+    add("--out", type=Path, default=Path("plan"), metavar="DIR", help="its folder (default: plan)")
+    add("--probe-trials", type=int, default=24, metavar="N", help="networks (default: 24)")
+    add("--fractions", metavar="P,P", help="parts of the data (default: 1/64, 1/16, 1/4 of the reference)")
+    add("--reference", type=float, default=1.0, metavar="P", help="part that stands for all the data (default: 1)")
+    add("--workers", type=int, metavar="N", help="processes, of the probe and for predicted wall times")
+    add("--device", default="auto", help="cpu, cuda (all GPUs), cuda:0 or auto (default)")
+    add("--quiet", action="store_true", help="only what it came to")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    from hpo.stop import StopSignals
+
+    args = parser().parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    with StopSignals() as stop:
+        try:
+            if args.study is not None:
+                _after(args, console)
+            else:
+                _before(args, console, stop)
+        except SearchError as error:
+            print(f"hpo.plan: {error}", file=sys.stderr)
+            return 2
+        except Interrupted:
+            print("stopped; the probe is kept, the same command goes on", file=sys.stderr)
+            return stop.status
+    return 0
+
+
+# -- before a search ------------------------------------------------------------------------------------------------
+
+
+def _before(args: argparse.Namespace, console: Console, stop) -> None:
+    _check(args)
+    config = _config(args)
+    from hpo.placement import worker_devices
+    from hpo.prepare import open_samples, rows_of
+    from hpo.probe import default_fractions, read_probe, run_probe
+    from hpo.run import resolved
+
+    samples = open_samples(config.data)
+    config = resolved(config, samples)
+    devices = worker_devices(args.device, args.workers)
+
+    def say(text: str) -> None:
+        if not args.quiet:
+            console.print(text, highlight=False, soft_wrap=not console.is_terminal)
+
+    parts = rows_of(config, samples.num_samples, 1.0)
+    fractions = _fractions(args) or default_fractions(parts.train.size + parts.validation.size, args.reference)
+    whole = args.probe_trials * (sum(fractions) + args.reference) / config.search.trials
+    say(
+        f"the probe costs about as much as {whole:.2g} of the full search ({config.search.trials:,} trials on all data)"
+    )
+    run_probe(
+        args.out,
+        config,
+        fractions=fractions,
+        reference=args.reference,
+        trials=args.probe_trials,
+        devices=devices,
+        stop=stop,
+        say=say,
+    )
+    _advise(args, console, config, read_probe(args.out), devices)
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, low, high in (("tolerance", 0.0, None), ("confidence", 0.0, 1.0), ("max_cost", 0.0, None)):
+        value = getattr(args, name)
+        if not value > low or (high is not None and value >= high):
+            between = f"above {low:g}" + ("" if high is None else f", below {high:g}")
+            raise SearchError(f"--{name.replace('_', '-')} is {value}; expected a number {between}")
+    if not 0.0 < args.reference <= 1.0:
+        raise SearchError(f"--reference is {args.reference}; expected a number above 0, at most 1")
+    if args.probe_trials < 8:
+        raise SearchError(f"--probe-trials is {args.probe_trials}; fewer than 8 say nothing about a search")
+
+
+def _fractions(args: argparse.Namespace) -> tuple[float, ...] | None:
+    if args.fractions is None:
+        return None
+    try:
+        found = tuple(sorted({float(v) for v in args.fractions.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] <= 0.0 or found[-1] >= args.reference:
+        raise SearchError(
+            f"--fractions {args.fractions}: expected numbers above 0 and below the reference ({args.reference:g}), as "
+            "in 0.01,0.05,0.25"
+        )
+    return found
+
+
+def _config(args: argparse.Namespace):
+    from hpo.config import Config, read_toml
+
+    tables = read_toml(args.config) if args.config is not None else {}
+    source = args.config or "options"
+    tables = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
+    Config.from_dict(tables, source)
+    if args.data is not None:
+        tables.setdefault("data", {})["path"] = args.data
+    if args.trials is not None:
+        tables.setdefault("search", {})["trials"] = args.trials
+    if "path" not in tables.get("data", {}):
+        raise SearchError("no samples are named; give --data FILE, or a --config with [data] path")
+    return Config.from_dict(tables, source)
+
+
+def _advise(args: argparse.Namespace, console: Console, config, probe, devices: list[str]) -> None:
+    from hpo.config import to_toml
+    from hpo.planning import LEVEL, alternatives, forecast, recommended
+    from hpo.progress import duration
+    from hpo.statistics import rank_correlation
+
+    trials = config.search.trials
+    if probe.failed:
+        console.print(f"{probe.failed} trials of the probe failed and are left out", highlight=False)
+    table = _table(f"the probe: {len(probe)} networks", "p_subset", "rank correlation with all data", "seconds a trial")
+    hazy = []
+    for k, f in enumerate(probe.fractions):
+        found = rank_correlation(probe.errors[:, k], probe.errors[:, -1])
+        known = found is not None and found.low is not None
+        text = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if known else "-"
+        if not known or found.low <= 0.0:
+            hazy.append(f"{f:.4g}")
+        table.add_row(f"{f / probe.reference:.4g}", text, f"{probe.seconds[:, k].mean():.3g}")
+    whole = "1" if probe.reference == 1.0 else f"1 (here {probe.reference:g} of the data)"
+    table.add_row(whole, "", f"{probe.seconds[:, -1].mean():.3g}")
+    console.print(table)
+    found = forecast(probe, trials, tolerance=args.tolerance)
+    chosen, sure = recommended(found, confidence=args.confidence, max_cost=args.max_cost)
+    hours = "GPU" if devices[0].startswith("cuda") else "core"
+    table = _table(
+        f"searches for {trials:,} trials' worth (cost against all of them on all data; intervals hold {LEVEL:.0%})",
+        "",
+        "p_subset",
+        "trials",
+        "top",
+        "cost",
+        f"{hours}-hours",
+        f"wall time,\n{len(devices)} workers",
+        "error above\nthe best",
+        f"within\n{args.tolerance:.0%}",
+    )
+    for o in alternatives(found, chosen):
+        table.add_row(
+            "*" if o is chosen else "",
+            f"{o.p_subset:.4g}",
+            f"{o.trials:,}",
+            str(o.top),
+            f"{o.cost:.3f}",
+            f"{o.seconds / 3600:.2g} ({o.seconds_low / 3600:.2g}-{o.seconds_high / 3600:.2g})",
+            duration(3600.0 * o.hours(len(devices))),
+            f"{o.excess:.0%} ({o.excess_low:.0%}-{o.excess_high:.0%})",
+            f"{o.within:.0%}",
+        )
+    whole = found.one_step_seconds
+    table.add_row("", "1", f"{trials:,}", "-", "1", f"{whole / 3600:.2g}", duration(whole / len(devices)), "0 %", "")
+    console.print(table)
+    error, low, high = found.one_step_error
+    lines = [
+        f"recommended (*): p_subset = {chosen.p_subset:.4g}, trials = {chosen.trials:,}, top = {chosen.top} "
+        f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost:.1%} of the full search's cost.",
+        f"It should end within {args.tolerance:.0%} of the full search's best error with probability "
+        f"{chosen.within:.0%}; expected {chosen.excess:.0%} above it ({LEVEL:.0%} interval {chosen.excess_low:.0%} to "
+        f"{chosen.excess_high:.0%}).",
+        f"The full search's best error itself: about {error:.2g} ({low:.2g} to {high:.2g}).",
+    ]
+    if not sure:
+        lines.append(
+            f"That is less than the {args.confidence:.0%} asked for: the probe cannot promise it for at most "
+            f"{args.max_cost:.0%} of the cost. A larger probe (--probe-trials {2 * len(probe)}) narrows the intervals; "
+            "a larger --max-cost buys certainty."
+        )
+    if hazy:
+        lines.append(
+            f"Whether {', '.join(hazy)} of the data orders networks at all, the probe cannot tell: the interval of the "
+            "rank correlation reaches zero."
+        )
+    if trials > len(probe):
+        lines.append(
+            f"The best of {trials:,} networks lies beyond the best of {len(probe)}: how far is a power law's guess."
+        )
+    if probe.reference < 1.0:
+        lines.append(f"All data stands for {probe.reference:g} of it here: costs and orders beyond were not looked at.")
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+    search = replace(config.search, trials=chosen.trials, p_subset=chosen.p_subset, top=chosen.top, p_retrain=None)
+    path = args.out / "plan.toml"
+    tables = replace(config, search=search).to_dict()
+    path.write_text(f"# As python -m hpo.plan recommends.\n\n{to_toml(tables)}", encoding="utf-8")
+    console.print(f"\nnext:\n  python -m hpo.search --config {path}", highlight=False, soft_wrap=True)
+
+
+# -- after a search -------------------------------------------------------------------------------------------------
+
+
+def _after(args: argparse.Namespace, console: Console) -> None:
+    from hpo.config import Config, to_toml
+    from hpo.review import changed, review
+    from hpo.study import Study
+
+    study = Study(args.study)
+    if study.description is None:
+        raise SearchError(f"{args.study} is not a study (it has no study.json); give the --out of hpo.search")
+    config = Config.from_dict(study.description["config"], f"{args.study}/study.json")
+    step1, step2 = (study.records(step, curves=False) for step in (1, 2))
+    if not any(r["state"] == "complete" for r in step1):
+        raise SearchError(f"{args.study} has no finished trial yet; run `python -m hpo.search --out {args.study}`")
+    advice = review(config, step1, step2)
+    for a in advice:
+        to = f" -> {_shown(a.better)}" if a.better is not None else ""
+        console.print(f"{a.verdict}: {a.about} = {_shown(a.now)}{to}", highlight=False, soft_wrap=True)
+        console.print(f"  {a.because}", highlight=False, soft_wrap=True)
+    if any(a.better is not None for a in advice):
+        path = args.study / "next.toml"
+        path.write_text(f"# As python -m hpo.plan advises.\n\n{to_toml(changed(config, advice))}", encoding="utf-8")
+        console.print(f"\nnext:\n  python -m hpo.search --config {path} --out {args.study}-2", highlight=False)
+    else:
+        console.print("\nnothing to change", highlight=False)
+
+
+def _shown(value) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,228 @@
+"""What a search should look like: probes with a known answer, a real one, and reviews of studies made by hand."""
+
+import tomllib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from emulator.records import RecordWriter
+from hpo import plan
+from hpo.config import Config
+from hpo.planning import alternatives, forecast, recommended
+from hpo.probe import Probe, default_fractions, read_probe
+from hpo.review import changed, review
+from tests.python.hpo_cases import outcomes, write_config, write_samples
+from tests.python.study_cases import append, describe, make_config, make_record
+
+
+def probe(noise, *, trials=30, seed=0):
+    """Log errors on parts 0.01 and 0.1 of the data are those on all of it plus normal noise of that size; a trial
+    costs 1, 10 and 100 seconds."""
+    rng = np.random.default_rng(seed)
+    true = rng.normal(size=trials)
+    logs = np.column_stack([true + noise[k] * rng.normal(size=trials) for k in range(2)] + [true])
+    seconds = np.tile([1.0, 10.0, 100.0], (trials, 1))
+    ones = np.ones(trials)
+    return Probe(np.array([0.01, 0.1]), 1.0, np.exp(logs), seconds, ones, 1.0, 0)
+
+
+def setting(found, p, trials, top):
+    (one,) = [o for o in found.outlooks if (o.p_subset, o.trials, o.top) == (p, trials, top)]
+    return one
+
+
+def test_a_part_that_orders_networks_as_all_the_data_do_is_enough_with_one_retraining():
+    found = forecast(probe((0.0, 0.0)), 100, tolerance=0.1)
+    one = setting(found, 0.01, 100, 1)
+    assert one.excess == pytest.approx(0.0, abs=1e-9) and one.within == 1.0
+    assert one.seconds == pytest.approx(100 * 1.0 + 100.0) and one.cost == pytest.approx(0.02)
+    assert found.one_step_seconds == pytest.approx(100 * 100.0)
+    assert one.hours(1000) == pytest.approx(100.0 / 3600), "not faster than its longest retraining"
+    chosen, sure = recommended(found, confidence=0.8, max_cost=1.0)
+    assert sure and chosen.p_subset == 0.01 and chosen.cost <= one.cost
+
+
+def test_a_part_that_says_nothing_is_not_recommended_and_a_better_one_is():
+    found = forecast(probe((50.0, 0.05)), 100, tolerance=0.2)
+    blind, sharp = setting(found, 0.01, 100, 2), setting(found, 0.1, 100, 2)
+    assert blind.within < 0.2 and blind.excess > 0.5
+    assert sharp.within > 0.9
+    chosen, sure = recommended(found, confidence=0.8, max_cost=1.0)
+    assert sure and chosen.p_subset == 0.1
+    assert blind.excess_high - blind.excess_low > sharp.excess_high - sharp.excess_low
+
+
+def test_what_cannot_be_had_for_the_money_is_said_to_be_unsure():
+    found = forecast(probe((50.0, 0.05)), 100, tolerance=0.2)
+    chosen, sure = recommended(found, confidence=0.8, max_cost=0.05)
+    assert not sure and chosen.cost <= 0.05
+
+
+def test_the_alternatives_buy_more_certainty_for_more_money():
+    found = forecast(probe((1.0, 0.3)), 100, tolerance=0.2)
+    chosen, _ = recommended(found, confidence=0.8, max_cost=1.0)
+    shown = alternatives(found, chosen, count=6)
+    assert chosen in shown and len(shown) <= 6
+    rest = [o.within for o in shown if o is not chosen]
+    assert rest == sorted(rest) and [o.seconds for o in shown] == sorted(o.seconds for o in shown)
+
+
+def test_the_best_of_many_is_extrapolated_by_the_power_law_of_the_better_third():
+    quantiles = (np.arange(60) + 0.5) / 60
+    errors = 1e-3 * quantiles**0.5  # the best of n is then about 1e-3 * sqrt(1 / n) times a number near one
+    ones = np.ones(60)
+    found = forecast(
+        Probe(np.array([0.1]), 1.0, np.column_stack([errors, errors]), np.ones((60, 2)), ones, 1.0, 0),
+        6000,
+        tolerance=0.2,
+        tops=(1,),
+    )
+    error, low, high = found.one_step_error
+    # E[min of n uniforms ^ 0.5] = Gamma(1.5) / sqrt(n)
+    assert low < 1e-3 * 0.886 / np.sqrt(6000) < high and low < error < high
+
+
+def test_costs_follow_the_space_where_the_probe_drew_small_networks():
+    small = probe((0.0, 0.0))
+    found = forecast(replace(small, mean_weight=3.0), 100, tolerance=0.2)
+    assert found.one_step_seconds == pytest.approx(3.0 * 100 * 100.0)
+
+
+def test_parts_are_the_largest_that_hold_enough_samples():
+    assert default_fractions(160_000, 1.0) == (1 / 64, 1 / 16, 1 / 4)
+    assert default_fractions(8_000, 1.0) == (1 / 16, 1 / 4)
+    with pytest.raises(ValueError, match="too few to probe"):
+        default_fractions(1_000, 1.0)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plan")
+    samples = write_samples(folder / "samples.nc")
+    space = {"depth": {"low": 1, "high": 2}, "widths": [4, 8]}
+    return write_config(folder / "c.toml", samples, space=space, train={"max_epochs": 4}, search={"trials": 50})
+
+
+def run_plan(config, out, *more, status=0):
+    arguments = ["--config", str(config), "--out", str(out), "--device", "cpu", "--workers", "1", "--quiet", *more]
+    assert plan.main(arguments) == status
+
+
+def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_path, capsys):
+    more = ("--fractions", "0.25", "--probe-trials", "8")
+    run_plan(config, tmp_path / "a", *more)
+    out = capsys.readouterr().out
+    assert "the probe: 8 networks" in out and "recommended (*)" in out
+    tables = tomllib.loads((tmp_path / "a/plan.toml").read_text())
+    planned = Config.from_dict(tables)
+    assert planned.search.p_subset == 0.25 and planned.search.trials <= 50 and planned.search.top <= 50
+    assert not (tmp_path / "a/cache").exists() and not list(tmp_path.glob("a/*/step*/models"))
+    found = read_probe(tmp_path / "a")
+    assert found.errors.shape == (8, 2) and found.failed == 0 and found.mean_weight > 0
+
+    files = list(tmp_path.glob("a/reference/step2/*.jsonl"))
+    whole = outcomes(tmp_path / "a/reference", 2)
+    (lines,) = [f.read_bytes().splitlines(keepends=True) for f in files]
+    files[0].write_bytes(b"".join(lines[:5]) + lines[5][:40])  # as a kill leaves it
+    run_plan(config, tmp_path / "a", *more)
+    assert outcomes(tmp_path / "a/reference", 2) == whole
+    run_plan(config, tmp_path / "a", *more, "--reference", "0.5", status=2)
+    assert "holds a probe with other settings (--reference)" in capsys.readouterr().err
+
+
+def test_requests_that_make_no_sense_are_refused(config, tmp_path, capsys):
+    for words, message in (
+        (("--probe-trials", "3"), "fewer than 8"),
+        (("--fractions", "0.5,2"), "below the reference"),
+        (("--tolerance", "0"), "expected a number above 0"),
+        (("--confidence", "1"), "above 0, below 1"),
+    ):
+        run_plan(config, tmp_path / "x", *words, status=2)
+        assert message in capsys.readouterr().err
+    assert plan.main([str(tmp_path)]) == 2 and "is not a study" in capsys.readouterr().err
+
+
+# -- after a search -------------------------------------------------------------------------------------------------
+
+
+def reviewed(step1, step2, **search):
+    """Advice by setting, on trials with these errors (step2: by trial number)."""
+    config = make_config(**search)
+    first = [make_record(config, t, mse=None) | {"validation_mse": e} for t, e in enumerate(step1)]
+    second = [make_record(config, t, step=2) | {"validation_mse": e} for t, e in step2.items()]
+    return {a.about: a for a in review(config, first, second)}
+
+
+ERRORS = [1e-3 * 1.2**k for k in range(40)]
+
+
+def test_a_step1_that_orders_the_best_is_kept_and_one_that_does_not_is_enlarged():
+    good = reviewed(ERRORS, {t: 1e-4 * (t + 1) for t in range(10)}, top=10)["search.p_subset"]
+    assert good.verdict == "keep" and "is 1.00" in good.because
+    bad = reviewed(ERRORS, {t: 1e-4 * (20 - t) for t in range(10)}, top=10)["search.p_subset"]
+    assert (bad.verdict, bad.now, bad.better) == ("change", 0.05, 0.2) and "-1.00" in bad.because
+    mixed = reviewed(ERRORS, {t: 1e-4 * (1 + (7 * t) % 10) for t in range(10)}, top=10)["search.p_subset"]
+    assert mixed.verdict == "cannot tell" and mixed.better is None
+    few = reviewed(ERRORS, {t: 1e-4 * (t + 1) for t in range(3)}, top=3)["search.p_subset"]
+    assert few.verdict == "cannot tell"
+    assert reviewed(ERRORS, {0: 1e-4}, p_subset=1.0)["search.p_subset"].verdict == "keep"
+
+
+def test_the_number_of_retrainings_follows_the_place_of_the_best():
+    late = reviewed(ERRORS, {t: 1e-4 * (20 - t) for t in range(10)}, top=10)["search.top"]
+    assert (late.better, late.verdict) == (20, "change") and "number 10 of 10" in late.because
+    early = reviewed(ERRORS, {t: 1e-4 * (t + 1) for t in range(10)}, top=10)["search.top"]
+    # the first is the best: three are enough, and seven of ten equally long retrainings saved
+    assert early.better == 3 and "70% of step 2 would be saved" in early.because
+    middle = reviewed(ERRORS, {t: 1e-4 * (1 + abs(t - 6)) for t in range(10)}, top=10)["search.top"]
+    assert middle.verdict == "keep" and middle.better is None
+
+
+def test_more_trials_where_the_last_half_gained_and_fewer_where_it_gained_nothing():
+    steep = reviewed([1e-3 * 3.0**-k for k in range(40)], {})["search.trials"]
+    assert (steep.better, steep.verdict) == (80, "change")
+    flat = reviewed([1e-3] * 20 + [1e-2 * 1.5**k for k in range(20)], {})["search.trials"]
+    # 20 of 40 are as good as the best: 4 draws miss them all with 40-choose probability 0.053, 5 with 0.024
+    assert (flat.better, flat.verdict) == (5, "change")
+    assert reviewed(ERRORS[:8], {})["search.trials"].verdict == "cannot tell"
+
+
+def test_the_ends_of_the_space_and_of_the_epochs_are_noticed_and_the_next_config_holds_the_changes(tmp_path, capsys):
+    config = make_config(top=10)
+    first = [make_record(config, t) | {"hidden": [2048] * 20, "validation_mse": e} for t, e in enumerate(ERRORS)]
+    late = {"epochs": 100, "best_epoch": 99}
+    second = [r | late | {"step": 2, "model": None} for r in first[:10]]
+    advice = {a.about: a for a in review(config, first, second)}
+    assert advice["space.depth"].better == {"low": 1, "high": 40}
+    assert advice["space.widths"].better["choices"][-1] == 4096
+    assert advice["step2.max_epochs"].better == 200
+    tables = changed(config, list(advice.values()))
+    assert Config.from_dict(tables).step2["max_epochs"] == 200
+    decayed = [r | {"train": r["train"] | {"learning_rate_schedule": "cosine"}} for r in second]
+    assert {a.about: a for a in review(config, first, decayed)}["step2.max_epochs"].verdict == "keep"
+
+    describe(tmp_path, config)
+    append(tmp_path, "w", *first, *second)
+    assert plan.main([str(tmp_path)]) == 0
+    assert "change: space.depth" in capsys.readouterr().out
+    assert Config.from_dict(tomllib.loads((tmp_path / "next.toml").read_text())).space.depth.high == 40
+
+
+def test_failures_are_told_with_their_commonest_reason():
+    config = make_config()
+    records = [make_record(config, t, mse=1e-3) for t in range(15)]
+    records += [make_record(config, t, error="validation MSE is nan") for t in range(15, 20)]
+    (advice,) = [a for a in review(config, records, []) if a.about == "train.learning_rate"]
+    assert "5 of 20 trials failed, most often: validation MSE is nan" in advice.because
+    assert advice.better == pytest.approx(config.train.values["learning_rate"] / 3)
+
+
+def test_a_probe_that_is_not_there_or_too_small_is_said_to_be(tmp_path):
+    with pytest.raises(ValueError, match="holds no probe"):
+        read_probe(tmp_path)
+    with RecordWriter(tmp_path / "p-0.1/step1/worker-w.jsonl") as writer:
+        writer.append(make_record(make_config(), 0))
+    (tmp_path / "probe.json").write_text('{"config": {}, "fractions": [0.1], "reference": 1.0}')
+    with pytest.raises(ValueError, match="expected 4"):
+        read_probe(tmp_path)
