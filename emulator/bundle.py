@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emulator.constraints import OutputConstraints
 from emulator.heads import Head, head_of_network
 from emulator.mlp import MLPSpec, PhysicalMLP, build_mlp
 from emulator.normalise import Normaliser
@@ -24,6 +25,7 @@ class Bundle:
 
     `state` holds the float32 weights by name, as `build_mlp` names them; `provenance` is plain JSON data. `outputs` and
     `output_columns` are what the emulator gives. With a `head`, the network gives `targets` instead, normalised so.
+    `constraints` on the outputs are chosen at export and are not in a bundle on disk.
     """
 
     spec: MLPSpec
@@ -35,6 +37,7 @@ class Bundle:
     provenance: dict
     head: Head | None = None
     targets: Normaliser | None = None
+    constraints: OutputConstraints | None = None
 
     @property
     def network_outputs(self) -> Normaliser:
@@ -68,7 +71,9 @@ class Bundle:
 
     def module(self, dtype: torch.dtype = torch.float32) -> PhysicalMLP:
         """The network in physical units; layers run in `dtype`."""
-        return PhysicalMLP(self.mlp(), self.inputs, self.network_outputs, dtype, self.head).eval()
+        return PhysicalMLP(
+            self.mlp(), self.inputs, self.network_outputs, dtype, self.head, self.constraints
+        ).eval()
 
     def predict(self, x_NI: np.ndarray, dtype: torch.dtype = torch.float32, batch: int = 65536) -> np.ndarray:
         """Outputs (N, O) float64 for inputs (N, I), both in physical units."""

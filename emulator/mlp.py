@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from emulator.constraints import OutputConstraints
 from emulator.heads import Head
 from emulator.normalise import Normaliser
 
@@ -233,6 +234,7 @@ class PhysicalMLP(nn.Module):
         outputs: Normaliser,
         dtype=torch.float32,
         head: Head | None = None,
+        constraints: OutputConstraints | None = None,
     ):
         super().__init__()
         self.head = head
@@ -240,11 +242,14 @@ class PhysicalMLP(nn.Module):
         self.dtype = dtype
         self.before = _ColumnTransform(inputs, inverse=False)
         self.after = _ColumnTransform(outputs, inverse=True)
+        self.constrain = nn.Identity() if constraints is None else constraints.module(dtype)
 
     def forward(self, x_NI: torch.Tensor) -> torch.Tensor:
         x_NI = x_NI.to(torch.float64)
         y_NO = self.after(self.mlp(self.before(x_NI).to(self.dtype)).to(torch.float64))
-        return y_NO if self.head is None else self.head.outputs(x_NI, y_NO)
+        if self.head is not None:
+            y_NO = self.head.outputs(x_NI, y_NO)
+        return self.constrain(y_NO)
 
 
 class _ColumnTransform(nn.Module):

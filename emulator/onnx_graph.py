@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from emulator.bundle import Bundle
+from emulator.constraints import OutputConstraints
 from emulator.mlp import NORM_EPSILON, fold_batch_norm, layer_names
 from emulator.normalise import Normaliser
 
@@ -59,6 +60,8 @@ def build_onnx(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> o
     value = _inverse_transforms(graph, value, bundle.network_outputs)
     if bundle.head is not None:
         value = bundle.head.outputs(Expression(graph, "x"), Expression(graph, value)).name
+    if bundle.constraints is not None:
+        value = _constrain(graph, value, bundle.constraints)
     graph.node("Identity", [value], "y")
     model = helper.make_model(
         helper.make_graph(
@@ -279,6 +282,38 @@ def _inverse_transforms(graph: _Graph, value: str, columns: Normaliser) -> str:
     return result
 
 
+def _constrain(graph: _Graph, value: str, constraints: OutputConstraints) -> str:
+    """Order, then bounds, on the outputs in physical units."""
+    for chain in constraints.chains:
+        columns = [
+            graph.node("Gather", [value, graph.constant(np.array([k]), "column")], "output_column", axis=1)
+            for k in range(len(constraints.lower))
+        ]
+        zero = graph.constant(np.zeros((1, 1), np.float32), "order_zero")
+        before = None
+        for k in chain:
+            this = graph.node("Cast", [columns[k]], "order_of", to=TensorProto.FLOAT)
+            if before is not None:
+                # libemulator's own engine does not take the maximum of two results, but a + max(b - a, 0), and a + t is
+                # never below a for t >= 0, however it is rounded
+                step = graph.node("Sub", [this, before], "order_step")
+                down = graph.node("Less", [step, zero], "order_down")
+                step = graph.node("Where", [down, zero, step], "order_up")
+                this = graph.node("Add", [before, step], "ordered")
+            columns[k] = graph.node("Cast", [this], "ordered_column", to=TensorProto.DOUBLE)
+            before = this
+        value = graph.node("Concat", columns, "ordered_outputs", axis=1)
+    if max(constraints.lower) > -math.inf:
+        bound = graph.row(np.array(constraints.lower), "output_lower")
+        below = graph.node("Less", [value, bound], "output_below")
+        value = graph.node("Where", [below, bound, value], "output_bounded_below")
+    if min(constraints.upper) < math.inf:
+        bound = graph.row(np.array(constraints.upper), "output_upper")
+        above = graph.node("Greater", [value, bound], "output_above")
+        value = graph.node("Where", [above, bound, value], "output_bounded")
+    return value
+
+
 def metadata(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> dict[str, str]:
     """What a host may ask a model file for, by key: the same in `model.onnx` and `model.pt`; see `build_onnx`."""
     check_y = bundle.predict(check_x, dtype=torch.float64)
@@ -292,7 +327,9 @@ def metadata(bundle: Bundle, check_x: np.ndarray, check_tolerance: float) -> dic
     def table(array) -> str:
         return lines(" ".join(_number(v) for v in row) for row in array)
 
-    return {
+    constraints = bundle.constraints
+    recorded = {"libemulator.output_constraints": constraints.to_json(bundle.output_columns)} if constraints else {}
+    return recorded | {
         "libemulator.schema": SCHEMA,
         "libemulator.input_names": lines(c.name for c in bundle.input_columns),
         "libemulator.input_units": lines(c.units for c in bundle.input_columns),

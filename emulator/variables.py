@@ -75,6 +75,7 @@ def column_indices(text: str, columns: Sequence[Column]) -> list[int]:
 
 def column_index(text: str, columns: Sequence[Column]) -> int:
     """As `column_indices`, but the text must name one column."""
+    text = text.strip()
     found = column_indices(text, columns)
     if len(found) > 1:
         raise ValueError(f"{text!r} has {len(found)} columns; name one: {', '.join(columns[k].name for k in found)}")
