@@ -90,7 +90,7 @@ def check_conditions(settings: Mapping[str, object], check_value: Callable[[str,
                     f"{', '.join(settings)}"
                 )
             try:
-                for value in allowed.samples():
+                for value in allowed.values if isinstance(allowed, Choices) else ():
                     check_value(parent, value)
             except SearchError as error:
                 raise SearchError(f"{name}: when: {error}") from None
@@ -100,19 +100,22 @@ def check_conditions(settings: Mapping[str, object], check_value: Callable[[str,
 
 
 def _check_condition(name: str, parent: str, allowed: Choices | Range, value) -> None:
+    """Whether a condition can hold. One on a fixed value may fail: that value is then changed without touching it."""
     if isinstance(allowed, Range):
+        ends = possible(value)
+        numbers = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in ends)
         if isinstance(value, Range):
             met = allowed.low <= value.high and value.low <= allowed.high
         else:
-            met = not isinstance(value, Choices) or any(allowed.contains(v) for v in value.values)
+            met = numbers and (not isinstance(value, Choices) or any(allowed.contains(v) for v in ends))
         wrong = [] if met else [f"{allowed.low} to {allowed.high}"]
     elif isinstance(value, (Choices, Range)):
         wrong = [repr(v) for v in allowed.values if not value.contains(v)]
     else:
-        wrong = []  # a fixed value may be changed without touching what depends on it
+        wrong = []
     if wrong:
-        expected = value.to_plain() if isinstance(value, Range) else list(value.values)
-        raise SearchError(f"{name}: when wants {parent} = {', '.join(wrong)}, which it never is: it is from {expected}")
+        found = value.to_plain() if isinstance(value, Range) else list(possible(value))
+        raise SearchError(f"{name}: when wants {parent} = {', '.join(wrong)}, which it never is: it is from {found}")
 
 
 def _check_no_circle(name: str, conditions: Mapping[str, Mapping], path: tuple[str, ...]) -> None:

@@ -328,7 +328,7 @@ class Config:
         applies = APPLIES | {"taper": ("width_policy", ("funnel",))}
         for name, (parent, meaningful) in applies.items():
             value = values[name]
-            if not isinstance(value, (Choices, Range)) or parent in value.when:
+            if not isinstance(value, (Choices, Range)) or value.when:
                 continue
             if not set(meaningful) & {*possible(values[parent]), *later.get(parent, ())}:
                 raise SearchError(

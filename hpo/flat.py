@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from emulator.mlp import MLPSpec, build_mlp
+from hpo.engine import flat_refuses
 from hpo.lanes import CudaLane, HostLane, lane_on
 from hpo.recipe import Recipe
 from hpo.train import Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
@@ -147,6 +148,8 @@ class FlatTraining(Progress):
         lane: HostLane | CudaLane | None = None,
     ):
         super().__init__(recipe, batch_seed=batch_seed)
+        refused = flat_refuses(vars(spec) | vars(recipe))
+        assert refused is None, f"{refused} is for the plain loop"
         self.spec, self.data = spec, data
         self._lane = lane or lane_on(data.device)
         self._pieces = pieces_of_an_epoch(spec, recipe, data)

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import traceback
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -80,9 +81,12 @@ def _run(seat, body, arguments):
 # -- bodies --------------------------------------------------------------------------------------------------------
 
 
-def whole(training_of, recipe, dtype):
-    """A training from start to end."""
-    training = training_of(Recipe(**recipe), samples(getattr(torch, dtype)))
+def whole(training_of, recipe, dtype, network=None, num_train=700, checkpoint=None):
+    """A training from start, or from where rank 0 takes it up, to end."""
+    data = samples(getattr(torch, dtype), n=num_train)
+    training = training_of(Recipe(**recipe), data, replace(SPEC, **(network or {})))
+    if checkpoint is not None and training.rank == 0:
+        training.restore(torch.load(checkpoint, weights_only=True))
     error = None
     try:
         while not training.done:

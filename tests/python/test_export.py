@@ -1,9 +1,12 @@
 """Exporting a choice: verified in every runtime, or nothing is written."""
 
+import itertools
 import json
+from dataclasses import replace
 
 import netCDF4
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -12,7 +15,7 @@ from emulator import export, latency
 from emulator.bundle import Bundle, save_bundle
 from emulator.dataset import SampleFile
 from emulator.libemulator import LibEmulator
-from emulator.mlp import MLPSpec, build_mlp
+from emulator.mlp import ACTIVATIONS, NORMALIZATIONS, MLPSpec, build_mlp, fold_batch_norm
 from emulator.normalise import Normaliser
 from emulator.records import RecordWriter
 
@@ -115,6 +118,42 @@ def test_latencies_are_kept_with_the_study_and_measured_once(study, out, monkeyp
     assert kept["trials"]["9"]["16"] > kept["trials"]["5"]["16"]
     monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("measured again"))
     assert run(study, out, "--no-holdout") == 0
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        *({"activation": name} for name in ACTIVATIONS),
+        *(
+            {"normalization": norm, "residual": residual, "hidden": (16, 16, 5, 5), "activation": name}
+            for norm, residual, name in itertools.product(NORMALIZATIONS, (False, True), ("relu", "gelu"))
+        ),
+    ],
+    ids=lambda network: "-".join(str(v) for v in network.values()),
+)
+def test_every_kind_of_network_is_the_same_function_in_every_runtime(make_bundle, tmp_path, network):
+    bundle = make_bundle(output_activation="sigmoid", scale_outputs=False, **network)
+    x = export.training_range_samples(bundle, 300, np.random.default_rng(1))
+    assert np.ptp(bundle.predict(x), axis=0).min() > 1e-3, "outputs that hardly vary would show nothing"
+    targets = {"onnx": tmp_path / "model.onnx", "torchscript": tmp_path / "model.pt"}
+    checked = export.export(bundle, targets, x, 2e-6)  # float32 sums of at most 16 terms, five layers
+    assert set(checked.differences) == {"PyTorch float32", "ONNX Runtime", "libemulator", "TorchScript"}
+    operators = [node.op_type for node in onnx.load(targets["onnx"]).graph.node]
+    assert "BatchNormalization" not in operators
+    assert ("LayerNormalization" in operators) == (bundle.spec.normalization == "layer")
+
+
+def test_batch_normalization_is_folded_from_the_running_statistics(make_bundle):
+    bundle = make_bundle(hidden=(7, 9), normalization="batch")
+    spec, state = fold_batch_norm(bundle.spec, bundle.state)
+    assert spec == replace(bundle.spec, normalization="none")
+    assert sum(v.numel() for v in state.values()) == spec.num_parameters == bundle.spec.num_parameters
+    x = torch.randn(50, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    folded = build_mlp(spec, torch.Generator()).double()
+    folded.load_state_dict(state)
+    with torch.no_grad():
+        # weights rounded once to float32
+        torch.testing.assert_close(folded(x), bundle.mlp().double()(x), rtol=1e-5, atol=1e-6)
 
 
 def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, out, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import torch
 from emulator.mlp import MLPSpec, build_mlp
 from hpo.bench.training import draws
 from hpo.bench.training import samples as bench_samples
+from hpo.engine import FLAT
 from hpo.errors import SearchError
 from hpo.flat import FlatTraining
 from hpo.fleet import Fleet, check_precision
@@ -59,8 +60,8 @@ def assert_same(a, b, rel):
 # -- one training -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", ["relu", "tanh", "sigmoid", "identity"])
 @pytest.mark.parametrize("output", ["sigmoid", "tanh", "identity"])
+@pytest.mark.parametrize("activation", FLAT["activation"])
 def test_equals_the_plain_loop_for_every_activation(activation, output):
     spec = MLPSpec(num_inputs=3, hidden=(16, 8, 24), num_outputs=2, activation=activation, output_activation=output)
     # float64: only the order of additions differs, over 33 updates
@@ -76,6 +77,10 @@ def test_equals_the_plain_loop_for_every_activation(activation, output):
         {"optimizer": "adamw", "weight_decay": 0.1},
         {"gradient_clip": 0.01},
         {"optimizer": "adamw", "weight_decay": 0.1, "gradient_clip": 0.05, "learning_rate_schedule": "cosine"},
+        {"learning_rate_schedule": "step", "step_epochs": 1},
+        {"learning_rate_schedule": "one_cycle"},
+        {"warmup_fraction": 0.5},
+        {"beta1": 0.7, "beta2": 0.9, "epsilon": 1e-3},
         {"batch_size": 700},
         {"batch_size": 5000},
     ],

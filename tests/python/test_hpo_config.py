@@ -89,6 +89,99 @@ def test_wrong_values_are_refused_by_name(tables, message):
         Config.from_dict(tables, "x.toml")
 
 
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        (
+            {"train": {"momentum": {"low": 0.8, "high": 0.9, "when": {"optimiser": "sgd"}}}},
+            r"momentum: when names 'optimiser', which is no hyperparameter \(did you mean 'optimizer'\?\)",
+        ),
+        (
+            {"train": {"momentum": {"low": 0.8, "high": 0.9, "when": {"optimizer": "sdg"}}}},
+            r"momentum: when: optimizer is 'sdg'; expected one of adam",
+        ),
+        (
+            {
+                "train": {
+                    "optimizer": ["adam", "sgd"],
+                    "rho": {"low": 0.8, "high": 0.9, "when": {"optimizer": "rmsprop"}},
+                }
+            },
+            r"rho: when wants optimizer = 'rmsprop', which it never is: it is from \['adam', 'sgd'\]",
+        ),
+        (
+            {"train": {"dropout": {"low": 0.0, "high": 0.5, "when": {"depth": {"low": 30, "high": 40}}}}},
+            r"dropout: when wants num_hidden = 30 to 40, which it never is: it is from \{'low': 1, 'high': 20\}",
+        ),
+        (
+            {
+                "train": {
+                    "dropout": {"low": 0.0, "high": 0.5, "when": {"weight_decay": 0.0}},
+                    "weight_decay": {"choices": [0.0, 0.1], "when": {"patience": 5}},
+                    "patience": {"choices": [3, 5], "when": {"dropout": 0.0}},
+                }
+            },
+            r"conditions go in a circle: patience -> dropout -> weight_decay -> patience; leave one when out",
+        ),
+        ({"train": {"rho": {"low": 0.8, "high": 0.9, "when": "rmsprop"}}}, r"rho: when is 'rmsprop'; expected a table"),
+        (
+            {"train": {"rho": {"low": 0.8, "high": 0.9, "when": {"patience": {"low": 3}}}}},
+            r"rho: when patience: \{'low': 3\}; expected a value, a list of values or \{low",
+        ),
+        (
+            {"train": {"dropout": {"low": 0.0, "high": 0.5, "when": {"optimizer": {"low": 1, "high": 2}}}}},
+            r"dropout: when wants optimizer = 1 to 2, which it never is: it is from \['adam'\]",
+        ),
+        ({"space": {"depth": {"low": 1, "high": 3, "when": {"loss": "mse"}}}}, r"depth has a when, but every config"),
+        (
+            {"train": {"momentum": {"low": 0.8, "high": 0.9}}},
+            r"momentum is searched, but it means something only for optimizer = sgd, and optimizer is 'adam'",
+        ),
+        ({"space": {"taper": [0.5, 0.7, 0.9]}}, r"taper is searched, but .* only for width_policy = funnel"),
+        ({"space": {"taper": 1.5}}, r"taper is 1.5 .*above 0, at most 1"),
+        ({"space": {"normalization": "group"}}, r"normalization is 'group' .*expected one of none, batch, layer"),
+        ({"space": {"width_policy": ["same", "wide"]}}, r"width_policy is 'wide' .*independent, same, funnel"),
+        ({"space": {"residual": "yes"}}, r"residual is 'yes' .*true or false"),
+        ({"train": {"dropout": 1.0}}, r"dropout is 1.0; expected from 0, below 1"),
+        ({"train": {"loss": "rmse"}}, r"loss is 'rmse'; expected one of mse, mae, huber"),
+        ({"train": {"optimizer": "lamb"}}, r"optimizer is 'lamb'; expected one of adam, adamw, nadam, radam"),
+        ({"train": {"nesterov": 1}}, r"nesterov is 1; expected true or false"),
+        (
+            {"train": {"optimizer": {"low": 1, "high": 2}}},
+            r"optimizer: .* is a table; expected a value, a list of values",
+        ),
+        (
+            {"space": {"normalization": ["none", "batch"]}, "train": {"batch_size": {"low": 1, "high": 64}}},
+            r"normalization can be 'batch' and batch_size 1; one sample has no variance",
+        ),
+        (
+            {"search": {"precision": "bf16"}, "train": {"optimizer": ["adam", "sgd"]}},
+            r"precision 'bf16' is not there for optimizer = 'sgd', which the plain loop trains",
+        ),
+    ],
+)
+def test_conditions_and_combinations_that_cannot_be_meant_are_refused(tables, message):
+    with pytest.raises(SearchError, match=message):
+        Config.from_dict(tables, "x.toml")
+
+
+def test_conditions_survive_being_written_as_toml():
+    tables = {
+        "space": {"width_policy": ["same", "funnel"], "taper": {"low": 0.3, "high": 0.9, "when": {"depth": [2, 3]}}},
+        "data": {"transforms": ["auto", "none"]},
+        "train": {
+            "optimizer": ["adam", "sgd"],
+            "momentum": {"low": 0.8, "high": 0.99, "log": True, "when": {"optimizer": "sgd"}},
+            "nesterov": {"choices": [True, False], "when": {"momentum": {"low": 0.9, "high": 0.95}}},
+        },
+    }
+    config = Config.from_dict(tables)
+    again = Config.from_dict(tomllib.loads(to_toml(config.to_dict())))
+    assert again == config and differences(config.to_dict(), again.to_dict()) == []
+    assert config.train.values["momentum"].when == {"optimizer": Choices(values=("sgd",))}
+    assert again.train.values["nesterov"].when == {"momentum": Range(low=0.9, high=0.95)}
+
+
 def test_every_setting_of_train_can_be_searched():
     searched = {
         "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
