@@ -99,6 +99,50 @@ def test_a_saved_network_repeats_its_validation_error_in_physical_units(finished
         assert bundle.provenance["trial"] == network.trial and bundle.provenance["validation_mse"] == network.error
 
 
+EVERYTHING = {
+    "space": {
+        "depth": {"low": 1, "high": 3},
+        "widths": [8, 16],
+        "width_policy": ["independent", "same", "funnel"],
+        "activation": ["relu", "gelu", "silu"],
+        "normalization": ["none", "batch", "layer"],
+        "residual": {"choices": [False, True], "when": {"width_policy": "same"}},
+    },
+    "train": {
+        "max_epochs": 3,
+        "batch_size": [32, 64],
+        "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+        "optimizer": ["adam", "adamw", "nadam", "radam", "rmsprop", "sgd"],
+        "momentum": {"low": 0.8, "high": 0.99, "when": {"optimizer": "sgd"}},
+        "learning_rate_schedule": ["constant", "cosine", "one_cycle"],
+        "final_learning_rate_fraction": {"low": 0.01, "high": 0.5, "when": {"learning_rate_schedule": "cosine"}},
+        "dropout": {"low": 0.0, "high": 0.1, "when": {"normalization": ["none", "layer"]}},
+        "loss": ["mse", "mae", "huber"],
+        "huber_delta": {"low": 0.01, "high": 0.1, "log": True, "when": {"loss": "huber"}},
+    },
+}
+
+
+def test_a_search_over_everything_ends_in_networks_that_repeat_their_errors(tmp_path, folder, config):
+    everything = write_config(tmp_path / "c.toml", folder / "samples.nc", **EVERYTHING, search=SEARCH | {"trials": 16})
+    run("--config", everything, "--p-subset", "0.1", "--workers", 1, "--quiet", out=tmp_path / "study")
+    records = raw_records(tmp_path / "study", 1)
+    assert [r["state"] for r in records] == ["complete"] * 16
+    for name, parent, values in (
+        ("momentum", "optimizer", {"sgd"}),
+        ("residual", "width_policy", {"same"}),
+        ("dropout", "normalization", {"none", "layer"}),
+        ("huber_delta", "loss", {"huber"}),
+    ):
+        there = {r["params"][parent] in values for r in records if name in r["params"]}
+        assert there == {True} and all(r["params"][parent] not in values for r in records if name not in r["params"])
+    kinds = {r["params"]["normalization"] for r in records}
+    assert kinds == {"none", "batch", "layer"}, "another seed would not show all of them"
+    test_a_saved_network_repeats_its_validation_error_in_physical_units(tmp_path / "study", folder)
+    trials = load(tmp_path / "study", "step1").trials
+    assert {t.user_attrs["trial"]: t.params for t in trials} == {r["trial"]: r["params"] for r in records}
+
+
 def test_the_optuna_study_shows_the_same_trials(finished):
     for step in (1, 2):
         records = {r["trial"]: r for r in raw_records(finished, step)}
