@@ -110,9 +110,7 @@ class SampleFile:
             )
         return next(iter(first.values()))
 
-    def _columns(
-        self, file: netCDF4.Dataset, variables: Sequence[str], units: Mapping[str, str]
-    ) -> tuple[Column, ...]:
+    def _columns(self, file: netCDF4.Dataset, variables: Sequence[str], units: Mapping[str, str]) -> tuple[Column, ...]:
         columns: list[Column] = []
         for name in variables:
             variable = self._variable(file, name)
@@ -178,6 +176,38 @@ class SampleFile:
             x_NI = self._read_columns(file, self.inputs, rows)
             y_NO = self._read_columns(file, self.outputs, rows)
         return x_NI, y_NO
+
+    def read_variables(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
+        """Further variables of one dimension, as `read` reads inputs: (N, V) float64."""
+        with self._open() as file:
+            return self._read_columns(file, tuple(names), np.asarray(rows, dtype=np.int64))
+
+    def check_variables(self, names: Sequence[str], wanted_by: str) -> None:
+        """Whether further variables are there.
+
+        Raises
+        ------
+        ValueError
+            One is missing or has another dimension than the samples alone; `wanted_by` is named.
+        """
+        with self._open() as file:
+            missing = [name for name in names if name not in file.variables]
+            if missing:
+                raise ValueError(
+                    f"{self.path}: {wanted_by} needs the variables {', '.join(names)}, and the file has no "
+                    f"{', '.join(missing)}; make the samples with a program that writes them, or do without it"
+                )
+            for name in names:
+                if file.variables[name].dimensions != (self.sample_dimension,):
+                    raise ValueError(
+                        f"{self.path}: {wanted_by} needs one number a sample; variable {name!r} has the dimensions "
+                        f"{file.variables[name].dimensions}"
+                    )
+
+    def attributes(self) -> dict[str, object]:
+        """Global attributes of the file."""
+        with self._open() as file:
+            return {name: file.getncattr(name) for name in file.ncattrs()}
 
     def _read_columns(self, file: netCDF4.Dataset, variables: Sequence[str], rows: np.ndarray) -> np.ndarray:
         blocks = []

@@ -240,8 +240,8 @@ class PhysicalMLP(nn.Module):
         self.head = head
         self.mlp = mlp.to(dtype)
         self.dtype = dtype
-        self.before = _ColumnTransform(inputs, inverse=False)
-        self.after = _ColumnTransform(outputs, inverse=True)
+        self.before = ColumnTransform(inputs, inverse=False)
+        self.after = ColumnTransform(outputs, inverse=True)
         self.constrain = nn.Identity() if constraints is None else constraints.module(dtype)
 
     def forward(self, x_NI: torch.Tensor) -> torch.Tensor:
@@ -252,7 +252,7 @@ class PhysicalMLP(nn.Module):
         return self.constrain(y_NO)
 
 
-class _ColumnTransform(nn.Module):
+class ColumnTransform(nn.Module):
     """`Normaliser.forward` or `.inverse` as tensor operations on constants."""
 
     def __init__(self, normaliser: Normaliser, *, inverse: bool):

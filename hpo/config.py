@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from emulator.heads import DIRECT, known_heads
 from hpo.conditions import check_conditions, possible
 from hpo.dimensions import Choices, Range, parse_dimension
 from hpo.engine import flat_refuses
@@ -143,6 +144,9 @@ class SpaceConfig:
     output_activation : str
         auto: sigmoid where all training outputs lie in 0..1 (they are then not scaled, and the MSE is in physical
         units), identity with standardised outputs else.
+    head : str or Choices
+        Networks predict the outputs (direct) or what the output head of that name makes outputs of (`emulator.heads`);
+        the validation MSE is that of the outputs in either case.
     """
 
     depth: int | Choices | Range = field(default_factory=lambda: Range(low=1, high=20))
@@ -155,6 +159,7 @@ class SpaceConfig:
     normalization: str | Choices = "none"
     residual: bool | Choices = False
     output_activation: str = "auto"
+    head: str | Choices = DIRECT
 
     def __post_init__(self):
         for name, most in (("depth", MAX_DEPTH), ("widths", MAX_WIDTH)):
@@ -163,7 +168,7 @@ class SpaceConfig:
                 whole = type(sample) is int and 1 <= sample <= most
                 _expect(name, sample, whole, f"whole numbers from 1 to {most}")
             object.__setattr__(self, name, value)
-        for name, known in SPACE_NAMES.items():
+        for name, known in (SPACE_NAMES | {"head": known_heads()}).items():
             value = _dimension(name, getattr(self, name), numeric=False)
             for sample in possible(value):
                 _expect(name, sample, isinstance(sample, str) and sample in known, f"one of {', '.join(known)}")

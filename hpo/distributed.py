@@ -34,6 +34,7 @@ from hpo.train import (
     Piece,
     Progress,
     TrainingData,
+    direct_outputs,
     epoch_order,
     pieces_of_an_epoch,
     restore_running,
@@ -318,7 +319,7 @@ class GroupTraining(Progress):
         flat = self._flat.detach()
         self._end_epoch(
             train_sum / self.data.num_train,
-            validation_sum / (self.data.num_validation * self.data.num_outputs),
+            validation_sum / (self.data.num_validation * self.data.num_direct),
             float(flat.dot(flat)),
         )
         if self.done:
@@ -365,7 +366,8 @@ class GroupTraining(Progress):
         self._network.begin_validation()
         with torch.inference_mode():
             for x_BI, y_BO in self._reader.validation(piece.start, piece.stop, rows):
-                found[0] += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
+                found_BO = direct_outputs(self.data, x_BI, self.network(x_BI))
+                found[0] += (found_BO - y_BO).square_().sum(dtype=torch.float64)
         found[1] = float(self._wants_stop)
         self._group.sum(found)
         self._sums[1] += found[0]

@@ -302,7 +302,7 @@ class FlatTraining(Progress):
         self._ended, self._position = False, 0
         self._end_epoch(
             train_sum / data.num_train,
-            validation_sum / (data.num_validation * data.num_outputs),
+            validation_sum / (data.num_validation * data.num_direct),
             squared_norm,
         )
         return True
@@ -325,7 +325,7 @@ class FlatTraining(Progress):
                     self._rates[: len(batches)].copy_(rates)
                     rates = self._rates
             self._lane.run(("train", rows), lambda: self._train(batches, order_N, rates))
-        elif len(self._pieces) <= _MAX_VALIDATION_GRAPHS:
+        elif len(self._pieces) <= _MAX_VALIDATION_GRAPHS and self.data.direct is None:
             self._lane.run(piece, lambda: self._validate(piece))
         else:
             self._validate(piece)
@@ -422,8 +422,11 @@ class FlatTraining(Progress):
             outputs = self._chunks[stop - start]
             x_BI = data.x_validation_NI[start:stop]
             self._forward(x_BI if self._low is None else x_BI.to(self._low), outputs)
-            error = _matrix(self._error, stop - start, widths[-1])
-            torch.sub(outputs[-1], data.y_validation_NO[start:stop], out=error)
+            if data.direct is None:
+                error = _matrix(self._error, stop - start, widths[-1])
+                torch.sub(outputs[-1], data.y_validation_NO[start:stop], out=error)
+            else:
+                error = data.direct(x_BI, outputs[-1]) - data.y_validation_NO[start:stop]
             self._sums[1] += error.square_().sum(dtype=torch.float64)
 
     # -- results and state ----------------------------------------------------------------------------------------

@@ -13,12 +13,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from emulator.dataset import SampleFile
+from emulator.heads import DIRECT, Head, load_head
 from emulator.normalise import Normaliser
 from emulator.split import Parts, split_rows
 from hpo.config import Config, DataConfig
@@ -44,6 +45,10 @@ class Prepared:
         What `auto` became.
     stream : bool
         Training reads the samples from the files, chunk by chunk.
+    targets : dict of str to Normaliser
+        By output head, of what its networks predict.
+    heads : dict of str to Head
+        That networks may have; the cache does not hold them.
     """
 
     folder: Path
@@ -53,20 +58,25 @@ class Prepared:
     outputs: Normaliser
     output_activation: str
     stream: bool = False
+    targets: Mapping[str, Normaliser] = field(default_factory=dict)
+    heads: Mapping[str, Head] = field(default_factory=dict)
 
-    def files(self, variant: int) -> dict[str, Path]:
-        """Files of x_train (N, I), y_train (N, O), x_validation, y_validation: float32 arrays as NumPy saves them."""
+    def files(self, variant: int, head: str = DIRECT) -> dict[str, Path]:
+        """Files of x_train (N, I), y_train (N, O), x_validation, y_validation: float32 arrays as NumPy saves them.
+
+        With a head y_train is (N, T), what its networks predict; y_validation are the outputs themselves.
+        """
         names = {
             "x_train": f"x_train-{variant}",
-            "y_train": "y_train",
+            "y_train": "y_train" if head == DIRECT else f"y_train-{head}",
             "x_validation": f"x_validation-{variant}",
             "y_validation": "y_validation",
         }
         return {k: self.folder / f"{name}.npy" for k, name in names.items()}
 
-    def arrays(self, variant: int) -> dict[str, np.ndarray]:
+    def arrays(self, variant: int, head: str = DIRECT) -> dict[str, np.ndarray]:
         """The same, mapped copy-on-write."""
-        return {k: np.load(path, mmap_mode="c") for k, path in self.files(variant).items()}
+        return {k: np.load(path, mmap_mode="c") for k, path in self.files(variant, head).items()}
 
     @property
     def num_bytes(self) -> int:
@@ -81,6 +91,20 @@ def open_samples(data: DataConfig) -> SampleFile:
         return SampleFile(data.path, data.inputs, data.outputs, dict(data.units))
     except (ValueError, OSError) as error:
         raise SearchError(str(error)) from None
+
+
+def open_heads(names: Sequence[str], samples: SampleFile) -> dict[str, Head]:
+    """Those of the output heads named that are one; what the samples lack is the user's to mend."""
+    heads = {}
+    for name in names:
+        if name == DIRECT:
+            continue
+        try:
+            heads[name] = load_head(name, samples.input_columns, samples.output_columns, samples.attributes())
+            samples.check_variables(heads[name].variables, f"output head {name!r}")
+        except ValueError as error:
+            raise SearchError(str(error)) from None
+    return heads
 
 
 def rows_of(config: Config, num_samples: int, subset: float) -> Parts:
@@ -130,6 +154,7 @@ def prepare(
     output_activation: str,
     key: dict,
     say: Callable[[str], None],
+    heads: Mapping[str, Head] | None = None,
 ) -> Prepared:
     """Read, normalise and cache one step's samples, or take them from the cache.
 
@@ -147,6 +172,8 @@ def prepare(
     key : dict
         Plain data that says what the cache holds; a folder with another key is replaced.
     say : function of a text
+    heads : mapping of str to Head
+        Output heads that networks may have.
 
     Raises
     ------
@@ -161,7 +188,7 @@ def prepare(
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir(parents=True)
     try:
-        _build(building, samples, parts, input_transforms, output_transforms, output_activation, key)
+        _build(building, samples, parts, input_transforms, output_transforms, output_activation, key, heads or {})
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
     except ValueError as error:
@@ -171,7 +198,7 @@ def prepare(
     return load(folder, key)
 
 
-def _build(folder, samples, parts, input_transforms, output_transforms, output_activation, key) -> None:
+def _build(folder, samples, parts, input_transforms, output_transforms, output_activation, key, heads) -> None:
     train = _read(folder, samples, parts.train, "train")
     validation = _read(folder, samples, parts.validation, "validation")
     names = [c.name for c in samples.output_columns]
@@ -194,6 +221,7 @@ def _build(folder, samples, parts, input_transforms, output_transforms, output_a
         for variant, normaliser in enumerate(inputs):
             _normalise(folder / f"x_{name}-{variant}.npy", part["x"], normaliser)
         _normalise(folder / f"y_{name}.npy", part["y"], outputs)
+    targets = {name: _targets(folder, samples, parts.train, train["x"], head) for name, head in heads.items()}
     del train, validation
     for raw in folder.glob("raw-*.npy"):
         raw.unlink()
@@ -204,8 +232,21 @@ def _build(folder, samples, parts, input_transforms, output_transforms, output_a
         "inputs": [n.to_dict() for n in inputs],
         "outputs": outputs.to_dict(),
         "output_activation": activation,
+        "targets": {name: normaliser.to_dict() for name, normaliser in targets.items()},
     }
     (folder / "prepared.json").write_text(json.dumps(meta))
+
+
+def _targets(folder: Path, samples: SampleFile, rows: np.ndarray, x_NI: _RawArray, head: Head) -> Normaliser:
+    """Write what the networks of a head are to predict, standardised."""
+    raw = _RawArray(folder / f"raw-{head.name}.npy", (rows.size, len(head.targets)))
+    with open(raw.path, "wb") as file:
+        for start in range(0, rows.size, _BLOCK_ROWS):
+            v_NV = samples.read_variables(head.variables, rows[start : start + _BLOCK_ROWS])
+            np.ascontiguousarray(head.target(x_NI[start : start + _BLOCK_ROWS], v_NV), np.float64).tofile(file)
+    normaliser = Normaliser.fit(raw, head.targets)
+    _normalise(folder / f"y_train-{head.name}.npy", raw, normaliser)
+    return normaliser
 
 
 def _read(folder: Path, samples: SampleFile, rows: np.ndarray, name: str) -> dict[str, _RawArray]:
@@ -256,4 +297,5 @@ def load(folder: Path, key: dict) -> Prepared | None:
         inputs=[Normaliser.from_dict(n) for n in meta["inputs"]],
         outputs=Normaliser.from_dict(meta["outputs"]),
         output_activation=meta["output_activation"],
+        targets={name: Normaliser.from_dict(n) for name, n in meta.get("targets", {}).items()},
     )

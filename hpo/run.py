@@ -16,7 +16,7 @@ from hpo.config import Config
 from hpo.errors import Interrupted, SearchError
 from hpo.leader import Leadership
 from hpo.members import LEASE_SECONDS, Crew, Member
-from hpo.prepare import Prepared, load, open_samples, prepare, rows_of
+from hpo.prepare import Prepared, load, open_heads, open_samples, prepare, rows_of
 from hpo.progress import LiveView
 from hpo.promotion import Promotion, promote
 from hpo.source import Source
@@ -326,6 +326,7 @@ def prepare_steps(
     `get` makes or finds one step's data; where it finds nothing, the whole is None.
     """
     data, space = config.data, config.space
+    heads = open_heads(Space(config).heads, samples)
     subset = config.search.p_subset
     transforms = Space(config).input_transforms
     activation, output_transforms = space.output_activation, data.output_transforms
@@ -345,6 +346,8 @@ def prepare_steps(
             "output_transforms": output_transforms,
             "output_activation": activation,
         }
+        if heads:
+            key["heads"] = {name: head.to_dict() for name, head in heads.items()}
         found = get(
             folder / f"step{step}",
             samples,
@@ -354,10 +357,11 @@ def prepare_steps(
             output_activation=activation,
             key=key,
             say=say,
+            heads=heads,
         )
         if found is None:
             return None
-        prepared[step] = found
+        prepared[step] = found = replace(found, heads=heads)
         if step == 2:
             names = [c.name for c in samples.input_columns]
             transforms = tuple(dict(zip(names, n.transforms, strict=True)) for n in found.inputs)

@@ -138,6 +138,15 @@ class Space:
     def activation(self, params: Mapping[str, object]) -> str:
         return self.value(params, "activation")
 
+    def head(self, params: Mapping[str, object]) -> str:
+        """Output head: `direct` or the name of one (`emulator.heads`)."""
+        return self.value(params, "head")
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Every value that `head` can have."""
+        return possible(self.config.space.head)
+
     def transforms(self, params: Mapping[str, object]):
         """Input transforms: a name, or a table of names."""
         return self.value(params, "transforms")

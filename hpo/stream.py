@@ -22,6 +22,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emulator.heads import DIRECT
+from hpo.train import DirectOutputs
+
 # Long enough to be read at a good rate (some 10^5 bytes), short enough that a window mixes hundreds of them.
 CHUNK_ROWS = 2048
 # Rows of a window, over all ranks: 100 MB of 25 float32 columns, and 512 chunks: of a file that is sorted by an input,
@@ -72,6 +75,8 @@ class StreamedData:
     num_train, num_validation, num_outputs : int
     dtype : torch.dtype
     chunk_rows, window_rows : int
+    direct : DirectOutputs or None
+        As in `TrainingData`.
     """
 
     files: dict[str, Path]
@@ -82,13 +87,19 @@ class StreamedData:
     dtype: torch.dtype
     chunk_rows: int = CHUNK_ROWS
     window_rows: int = WINDOW_ROWS
+    direct: DirectOutputs | None = None
+
+    @property
+    def num_direct(self) -> int:
+        """Outputs that the validation MSE is a mean over."""
+        return self.num_outputs if self.direct is None else self.direct.num_outputs
 
     def reader(self, rank: int, size: int, batch_size: int) -> StreamReader:
         """What gives a rank its rows."""
         return StreamReader(self, rank, size, batch_size)
 
 
-def open_data(prepared, variant: int, device: torch.device, **sizes: int) -> StreamedData:
+def open_data(prepared, variant: int, device: torch.device, head: str = DIRECT, direct=None, **sizes) -> StreamedData:
     """Streamed samples of a step.
 
     Parameters
@@ -97,10 +108,12 @@ def open_data(prepared, variant: int, device: torch.device, **sizes: int) -> Str
     variant : int
         Which of the input transforms.
     device : torch.device
+    head : str
+        Output head of the networks; `direct` leads from what they give to the outputs.
     sizes : int, optional
         chunk_rows, window_rows
     """
-    files = prepared.files(variant)
+    files = prepared.files(variant, head)
     y = ArrayFile(files["y_train"])
     y.close()
     return StreamedData(
@@ -110,6 +123,7 @@ def open_data(prepared, variant: int, device: torch.device, **sizes: int) -> Str
         num_validation=prepared.num_validation,
         num_outputs=y.shape[1],
         dtype=getattr(torch, y.dtype.name),
+        direct=direct,
         **sizes,
     )
 

@@ -19,7 +19,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from emulator.mlp import MLPSpec
+from emulator.heads import Head
+from emulator.mlp import ColumnTransform, MLPSpec
+from emulator.normalise import Normaliser
 from hpo.network import TrainedNetwork, loss_sum
 from hpo.optimizers import Optimizer
 from hpo.recipe import Recipe
@@ -36,14 +38,47 @@ _VALIDATION_PIECE_ROWS = 2048
 _LARGEST_SQUARED_NORM = 1e30
 
 
+class DirectOutputs:
+    """From what networks with an output head give to the outputs, both normalised, as validation needs them.
+
+    Parameters
+    ----------
+    head : Head
+    inputs, targets, outputs : Normaliser
+        Of the network's inputs, of what it gives, of the outputs.
+    device : torch.device
+    dtype : torch.dtype
+        Of the arithmetic: float32 is good to 1e-6 of an output's range.
+    """
+
+    def __init__(self, head: Head, inputs: Normaliser, targets: Normaliser, outputs: Normaliser, device, dtype):
+        self._head, self.num_outputs = head, len(outputs.transforms)
+        self._inputs, self._targets = (ColumnTransform(n, inverse=True).to(device, dtype) for n in (inputs, targets))
+        self._outputs = ColumnTransform(outputs, inverse=False).to(device, dtype)
+
+    def __call__(self, x_BI: torch.Tensor, t_BT: torch.Tensor) -> torch.Tensor:
+        """Outputs (B, O) of inputs and what a network gave for them."""
+        return self._outputs(self._head.outputs(self._inputs(x_BI), self._targets(t_BT.to(x_BI.dtype))))
+
+
+def direct_outputs(data, x_BI: torch.Tensor, y_BO: torch.Tensor) -> torch.Tensor:
+    """Outputs that a network's result means, with a head or without, for data of any kind."""
+    return y_BO if data.direct is None else data.direct(x_BI, y_BO)
+
+
 @dataclass(frozen=True)
 class TrainingData:
-    """Normalised samples on one device, float32 (or float64: the deterministic mode of tests)."""
+    """Normalised samples on one device, float32 (or float64: the deterministic mode of tests).
+
+    With an output head `y_train_NO` is what the network is to predict, `y_validation_NO` still the outputs, and
+    `direct` leads from the one to the other.
+    """
 
     x_train_NI: torch.Tensor
     y_train_NO: torch.Tensor
     x_validation_NI: torch.Tensor
     y_validation_NO: torch.Tensor
+    direct: DirectOutputs | None = None
 
     @property
     def device(self) -> torch.device:
@@ -64,6 +99,11 @@ class TrainingData:
     @property
     def num_outputs(self) -> int:
         return self.y_train_NO.shape[1]
+
+    @property
+    def num_direct(self) -> int:
+        """Outputs that the validation MSE is a mean over."""
+        return self.num_outputs if self.direct is None else self.direct.num_outputs
 
 
 class Diverged(Exception):
@@ -271,7 +311,8 @@ class Training(Progress):
         self._network.begin_validation()
         with torch.inference_mode():
             for x_BI, y_BO in zip(x_NI.split(rows), y_NO.split(rows), strict=True):
-                self._validation_sum += (self.network(x_BI) - y_BO).square_().sum(dtype=torch.float64)
+                found_BO = direct_outputs(data, x_BI, self.network(x_BI))
+                self._validation_sum += (found_BO - y_BO).square_().sum(dtype=torch.float64)
 
     def _keep_best(self) -> None:
         with torch.no_grad():

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from emulator.bundle import save_bundle
+from emulator.heads import DIRECT, Head
 from emulator.mlp import MLPSpec
 from emulator.variables import Column
 from hpo.checkpoint import Checkpoint, checkpoint_path
@@ -26,7 +28,7 @@ from hpo.prepare import Prepared
 from hpo.recipe import Recipe
 from hpo.space import Space, torch_seed
 from hpo.stream import StreamedData, open_data
-from hpo.train import Diverged, Outcome, Progress, Training, TrainingData, outcome_of, training_flop
+from hpo.train import DirectOutputs, Diverged, Outcome, Progress, Training, TrainingData, outcome_of, training_flop
 
 RECORD_SCHEMA = 1
 # A worker looks at its signals and messages this often.
@@ -70,14 +72,25 @@ class StudyContext:
     provenance: Mapping[str, object]
 
     @property
+    def heads(self) -> Mapping[str, Head]:
+        """Output heads that networks may have, by name."""
+        return self.prepared[2].heads
+
+    @property
     def space(self) -> Space:
         return Space(self.config)
 
     def spec(self, space: Space, params: Mapping[str, object]) -> MLPSpec:
+        head = self.heads.get(space.head(params))
+        # what a head's networks give is standardised
+        outputs = (
+            {"num_outputs": len(self.output_columns), "output_activation": self.prepared[2].output_activation}
+            if head is None
+            else {"num_outputs": len(head.targets), "output_activation": "identity"}
+        )
         return MLPSpec(
             num_inputs=len(self.input_columns),
-            num_outputs=len(self.output_columns),
-            output_activation=self.prepared[2].output_activation,
+            **outputs,
             **space.architecture(params),
         )
 
@@ -141,7 +154,7 @@ class TrialRunner:
         self._fleet = Fleet(device, capacity)
         self.capacity = self._fleet.capacity
         self._plans: dict[tuple[int, int], _Plan] = {}
-        self._data: dict[tuple[int, int], TrainingData | StreamedData] = {}
+        self._data: dict[tuple[int, int, str], TrainingData | StreamedData] = {}
 
     @property
     def memory_bytes(self) -> int | None:
@@ -207,7 +220,8 @@ class TrialRunner:
 
     def _training(self, plan: _Plan, lane) -> tuple[Progress, float]:
         task, space, search = plan.task, self.space, self.context.config.search
-        data = self._samples(task.step, space.input_transforms.index(space.transforms(plan.params)))
+        variant = space.input_transforms.index(space.transforms(plan.params))
+        data = self._samples(task.step, variant, space.head(plan.params))
         seeds = {
             f"{what}_seed": torch_seed(space.seed, task.trial, f"{what} of step {task.step}")
             for what in ("weights", "batch")
@@ -245,18 +259,23 @@ class TrialRunner:
             self._save(self.context.folder / model, task, plan.params, plan.spec, plan.recipe, outcome)
         return make_record(task, plan.params, plan.spec, plan.recipe, outcome, worker=self.name, model=model)
 
-    def _samples(self, step: int, variant: int) -> TrainingData | StreamedData:
-        if (step, variant) not in self._data:
+    def _samples(self, step: int, variant: int, head: str) -> TrainingData | StreamedData:
+        key = (step, variant, head)
+        if key not in self._data:
             for other in [k for k in self._data if k[0] != step]:
                 del self._data[other]
-            self._data[step, variant] = self._open(step, variant)
-        return self._data[step, variant]
+            self._data[key] = self._open(*key)
+        return self._data[key]
 
-    def _open(self, step: int, variant: int) -> TrainingData | StreamedData:
+    def _open(self, step: int, variant: int, head: str) -> TrainingData | StreamedData:
         prepared = self.context.prepared[step]
+        direct = None
+        if head != DIRECT:
+            normalisers = prepared.inputs[variant], prepared.targets[head], prepared.outputs
+            direct = DirectOutputs(self.context.heads[head], *normalisers, self.device, torch.float32)
         if prepared.stream:
-            return open_data(prepared, variant, self.device)
-        tensors = {k: torch.from_numpy(v).to(self.device) for k, v in prepared.arrays(variant).items()}
+            return open_data(prepared, variant, self.device, head, direct)
+        tensors = self._resident(step, variant, prepared.files(variant, head))
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # lanes have streams of their own
         return TrainingData(
@@ -264,11 +283,26 @@ class TrialRunner:
             y_train_NO=tensors["y_train"],
             x_validation_NI=tensors["x_validation"],
             y_validation_NO=tensors["y_validation"],
+            direct=direct,
         )
+
+    def _resident(self, step: int, variant: int, files: Mapping[str, Path]) -> dict[str, torch.Tensor]:
+        """Samples on the device; what another head's data have there already is shared."""
+        names = ("x_train", "y_train", "x_validation", "y_validation")
+        there = {}
+        for (of_step, of_variant, head), data in self._data.items():
+            if of_step == step:
+                held = (data.x_train_NI, data.y_train_NO, data.x_validation_NI, data.y_validation_NO)
+                paths = self.context.prepared[step].files(of_variant, head)
+                there |= {paths[name]: tensor for name, tensor in zip(names, held, strict=True)}
+        return {
+            name: there[path] if path in there else torch.from_numpy(np.load(path, mmap_mode="c")).to(self.device)
+            for name, path in files.items()
+        }
 
     def _save(self, path, task, params, spec, recipe, outcome) -> None:
         context = self.context
-        prepared = context.prepared[task.step]
+        prepared, head = context.prepared[task.step], self.space.head(params)
         save_bundle(
             path,
             spec=spec,
@@ -277,6 +311,8 @@ class TrialRunner:
             outputs=prepared.outputs,
             input_columns=context.input_columns,
             output_columns=context.output_columns,
+            head=context.heads.get(head),
+            targets=prepared.targets.get(head),
             provenance=dict(context.provenance)
             | {
                 "step": task.step,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from emulator import normalise
-from emulator.mlp import _ColumnTransform
+from emulator.mlp import ColumnTransform
 from emulator.normalise import Normaliser, resolve_transforms
 from emulator.variables import Column, columns_of
 
@@ -112,7 +112,7 @@ def test_the_tensor_form_equals_the_array_form(x):
     n = fit(x)
     x = np.vstack([x, [[0.0, 0.0, -1.0, -1.0, 2.0]]])
     z = n.forward(x)
-    forward = _ColumnTransform(n, inverse=False)(torch.from_numpy(x)).numpy()
+    forward = ColumnTransform(n, inverse=False)(torch.from_numpy(x)).numpy()
     np.testing.assert_allclose(forward, z, rtol=1e-13, atol=1e-13)  # other log implementations: 1 ulp
-    back = _ColumnTransform(n, inverse=True)(torch.from_numpy(z)).numpy()
+    back = ColumnTransform(n, inverse=True)(torch.from_numpy(z)).numpy()
     np.testing.assert_allclose(back, n.inverse(z), rtol=1e-12)  # exp of a rounded argument
