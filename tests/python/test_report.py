@@ -1,177 +1,343 @@
-"""The report says and draws what the records hold."""
+"""Every sentence of the report that states a number, on a study whose answers are known (see report_cases)."""
 
-import base64
 import csv
-import json
+import math
 import re
+import shutil
+import statistics as stdlib
+import subprocess
+import time
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from emulator.records import RecordWriter
 from hpo import report
-from hpo.figures import pareto_front
-
-# trial: (hidden layers, parameters, step-1 error, step-2 error)
-TRIALS = {
-    0: ((8,), 100, 0.4, None),
-    1: ((8, 8), 200, 0.1, 0.02),
-    2: ((16, 16), 400, 0.2, 0.01),
-    3: ((32, 8, 8), 800, 0.05, 0.008),
-    4: ((64,), 900, None, None),
-}
+from hpo.report import architecture, command, cost, ranks, tables
+from hpo.report.studies import read_studies
+from hpo.report.style import NothingToDraw
+from hpo.report.words import count, listed, number, percent
+from tests.python import report_cases as cases
+from tests.python import study_cases
 
 
-def record(step, trial, mse):
-    hidden, parameters = TRIALS[trial][:2]
-    curve = [mse * f for f in (4.0, 2.0, 1.0, 1.5)] if mse else []
-    return {
-        "schema": 1,
-        "step": step,
-        "trial": trial,
-        "state": "complete" if mse else "failed",
-        "params": {},
-        "hidden": list(hidden),
-        "activation": "relu",
-        "num_parameters": parameters,
-        "train": {"max_epochs": 4 if trial == 3 else 100},
-        "validation_mse": mse,
-        "best_epoch": 3 if mse else 0,
-        "epochs": len(curve),
-        "curve": {"train_mse": curve, "validation_mse": curve},
-        "seconds": 1.0,
-        "error": None if mse else "diverged",
-        "worker": "worker-000",
-        "model": f"step2/models/trial-{trial:06d}.pt" if mse and step == 2 else None,
-        "finished": "2026-01-01T00:00:00.000+00:00",
-    } | ({"promoted": "error", "step1_mse": TRIALS[trial][2], "step1_rank": 1} if step == 2 else {})
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return cases.make_study(tmp_path_factory.mktemp("report") / "study")
 
 
-def make_study(folder, steps=(1, 2)):
-    folder.mkdir()
-    description = {
-        "schema": 1,
-        "created": "2026-01-01T00:00:00+00:00",
-        "commit": None,
-        "data": {"path": "/somewhere/samples.nc", "num_samples": 1000, "checksum": "sha256:" + "0" * 64},
-        "columns": {"outputs": [{"units": "W m-2"}, {"units": "W m-2"}]},
-        "prepared": {"error_units": "physical"},
+@pytest.fixture(scope="module")
+def study(folder):
+    return read_studies([folder])
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory, folder):
+    """The same study beside one on ten times as much data, with a tenth of the step-1 errors."""
+    parent = tmp_path_factory.mktemp("two")
+    shutil.copytree(folder, parent / "small")
+    large = cases.make_study(parent / "large", p_subset=1.0, factor=0.1, latency=False)
+    return read_studies([large, parent / "small"])
+
+
+def said(section):
+    return " ".join(section.sentences)
+
+
+# -- one study --------------------------------------------------------------------------------------------------------
+
+
+def test_error_against_rank_says_where_the_curve_flattens(study):
+    text = said(ranks.error_against_rank(study))
+    assert text.startswith(
+        "60 trials span a factor of 32 in error, from 0.001 to 0.032; 40 of them (67 %) lie within a factor of two of "
+        "the best. The curve of errors against rank is flat up to rank 40 (95 % interval "
+    )
+    low, high = map(int, re.search(r"interval (\d+) to (\d+)\)", text).groups())
+    assert 25 < low <= 40 <= high < 55
+    assert text.endswith(
+        "over which the error grows by a factor of 2; `top` = 8 lies inside the flat part. The shallowest network in "
+        "the flat part has 1 hidden layer (trial 30), the smallest 40 parameters (trial 30)."
+    )
+
+
+def test_error_after_retraining_says_what_it_gained(study):
+    gains = [cases.step1_error(k) / mse for k, mse in cases.STEP2.items()]
+    assert said(ranks.error_of_both_steps(study)) == (
+        f"Retraining 9 networks on all the data lowers the error {stdlib.median(gains):.3g} times (median); the best "
+        "then has 1.00e-4."
+    )
+
+
+def test_ranks_of_the_two_steps_are_correlated_over_those_retrained_for_their_error(study):
+    # ranks 1..8 against 5, 3, 1, 2, 7, 4, 8, 6: 1 - 6 * 38 / (8 * 63) = 0.548
+    text = said(ranks.rank_against_rank(study))
+    assert text.startswith(
+        "Over 8 networks retrained for their error, Spearman's correlation of the two steps is 0.55 ("
+    )
+    low, high = map(float, re.search(r"interval (\S+) to (\S+)\)", text).groups())
+    assert low < 0.0 < 0.55 < high
+    assert text.endswith(": among these networks, the order of step 1 says nothing certain about that of step 2.")
+
+
+def test_rank_groups_are_compared(study):
+    # medians of 8, 3, 50, 6 and of 4, 2, 1, 1.05 (e-4): 7 and 1.525; H = 49 / 12, one degree of freedom
+    p = math.erfc(math.sqrt(49 / 24))
+    assert said(ranks.error_by_rank_group(study)) == (
+        "After retraining, trials of step-1 ranks 5 to 8 have 4.59 times the median error of ranks 1 to 4; the groups "
+        f"differ by more than chance (Kruskal-Wallis p = {p:.3g})."
+    )
+
+
+def test_depth_and_size_that_suffice_are_named(study):
+    medians = {
+        d: stdlib.median(cases.step1_error(k) for k in range(60) if len(cases.hidden_of(k)) == d) for d in (1, 2, 3, 4)
     }
-    (folder / "study.json").write_text(json.dumps(description))
-    for step in steps:
-        with RecordWriter(folder / f"step{step}" / "worker-000.jsonl") as writer:
-            for trial, row in TRIALS.items():
-                if step == 1 or row[3] is not None:
-                    writer.append(record(step, trial, row[1 + step]))
-    return folder
-
-
-@pytest.fixture
-def study(tmp_path):
-    return make_study(tmp_path / "study <1>")
-
-
-def sentences(study):
-    return {d.title: d.sentence for d in report.write_report(study)}
-
-
-def test_sentences_say_what_the_records_hold(study):
-    said = sentences(study)
-    assert said["Step-1 error against rank"] == (
-        "4 trials span a factor of 8 in error, from 0.05 to 0.4; 2 of them (50.0%) lie within a factor of two of the "
-        "best."
+    depth = min(medians, key=medians.get)
+    assert said(architecture.error_against_layers(study)) == (
+        f"The median step-1 error is least with {depth} hidden layers ({medians[depth]:.3g}); the best retrained "
+        "network has 4, and the shallowest within twice its error 1 (trial 30)."
     )
-    # ratios 5, 20, 6.25; ranks in step 1 (2, 3, 1), in step 2 (3, 2, 1): 1 - 6 * 2 / (3 * 8) = 0.5
-    assert said["Error after retraining"] == (
-        "Retraining on all the data lowers the error 6.25 times (median); the order of step 1 is kept with a rank "
-        "correlation of 0.50."
-    )
-    assert said["Error against size"] == (
-        "The best retrained network has 800 parameters (trial 3); the smallest one within twice its error has 400 "
-        "(trial 2), 2 times fewer."
-    )
-    assert said["Error against depth"] == (
-        "The median step-1 error is least with 3 hidden layers (0.05); the best retrained network has 3."
-    )
-    assert said["Learning curves"] == (
-        "The best network had its least error in epoch 3 of 4; 1 of 3 trainings ran into their limit of epochs instead "
-        "of stopping early."
+    assert said(architecture.error_against_parameters(study)) == (
+        "The best retrained network has 1,020 parameters (trial 2); the smallest one within twice its error has 40 "
+        "(trial 30), 25.5 times fewer."
     )
 
 
-def test_figures_are_pictures_with_something_on_them(study):
-    drawn = report.write_report(study)
-    assert len(drawn) == 5
-    for d in drawn:
-        picture = imread(study / "report" / d.file)
-        assert picture.shape[0] > 400 and picture.shape[1] > 800
-        coloured = np.ptp(picture[..., :3], axis=2) > 0.2  # axes and text are grey; data are not
-        assert coloured.sum() > 100, d.file
-
-
-def test_latency_is_drawn_with_its_pareto_front_once_measured(study):
-    rows = {"1": {"16": 50.0, "1": 9.0}, "2": {"16": 40.0, "1": 8.0}, "3": {"16": 160.0, "1": 30.0}}
-    latency = {"machine": "some CPU", "batch_sizes": [1, 16], "trials": rows}
-    (study / "latency.json").write_text(json.dumps(latency))
-    assert sentences(study)["Error against latency"] == (
-        "The fastest network takes 40 ns per sample (trial 2, MSE 0.01), the best 160 ns (trial 3, MSE 0.008): 4 times "
-        "the time for 1.25 times less error."
+def test_cost_is_promised_and_measured(study):
+    # 60 trials of 2 s, 9 of 30 s; a sample of training counts three times: 2600 of step 2 against 260 of step 1
+    assert said(ranks.cost(study)) == (
+        "p_subset + p_retrain = 0.1 + 0.15 = 0.25 of a search that trains every trial on all the data; measured: 120 "
+        "s and 270 s of worker time, 0.325 of what such a search would take by step 1's time per sample."
     )
-    assert (study / "report/error-latency.png").exists()
-    with open(study / "report/models.csv", newline="") as stream:
-        table = list(csv.DictReader(stream))
-    assert [(r["trial"], r["ns_batch_16"]) for r in table] == [("3", "160.0"), ("2", "40.0"), ("1", "50.0")]
 
 
-def test_pareto_front_holds_what_nothing_beats():
-    x, y = np.array([3.0, 1.0, 2.0, 2.0, 4.0, 1.0]), np.array([1.0, 5.0, 3.0, 2.0, 1.0, 6.0])
-    assert pareto_front(x, y) == [1, 3, 0]
+def test_latency_has_its_front_and_its_pick(study):
+    # latencies are parameters + 40 ns; trial 30 has 40 parameters, trial 2 is the best
+    assert said(cost.error_against_latency(study)) == (
+        "Measured through libemulator on one core of some CPU. The fastest network takes 80 ns per sample (trial 30, "
+        "MSE 1.90e-4), the best 1,060 ns (trial 2, MSE 1.00e-4): 13.2 times the time for 1.9 times less error; 2 of 9 "
+        "networks lie on the Pareto front. The pick `lightest` is trial 30: 80 ns, 40 parameters, MSE 1.90e-4, 1.9 "
+        "times the best."
+    )
+    assert said(cost.inference_time(study)) == (
+        "100,000 samples take from 0.002 s (trial 30, 40 parameters) to 0.0535 s (trial 7, 1,070 parameters) on one "
+        "core, at batch size 1,024."
+    )
 
 
-def test_tables_list_the_retrained_networks_best_first(study):
-    report.write_report(study)
-    with open(study / "report/models.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [(r["rank"], r["trial"], float(r["validation_mse"])) for r in rows] == [
-        ("1", "3", 0.008),
-        ("2", "2", 0.01),
-        ("3", "1", 0.02),
-    ]
-    assert rows[0]["hidden"] == "32-8-8" and rows[0]["model"] == "step2/models/trial-000003.pt"
-    lines = (study / "report/models.md").read_text().splitlines()
-    assert lines[0].startswith("| rank | trial | validation_mse |") and lines[2].startswith("| 1 | 3 | 0.008 |")
-    assert len(lines) == 5 and len({line.count("|") for line in lines}) == 1
+def test_the_trials_that_would_have_sufficed_are_counted(study):
+    # 2 of 60 are within 10 % of the best: n miss both with probability (60 - n)(59 - n) / (60 * 59)
+    one = next(n for n in range(1, 61) if (60 - n) * (59 - n) <= 0.05 * 60 * 59)
+
+    def chance(n):  # that at least 8 of n lie among the 40 of the flat part
+        return sum(math.comb(40, k) * math.comb(20, n - k) for k in range(8, n + 1)) / math.comb(60, n)
+
+    filled = next(n for n in range(8, 61) if chance(n) >= 0.95)
+    # the k-th best is the best of 30 with probability C(60 - k, 29) / C(60, 30)
+    half = sum(math.comb(59 - k, 29) * cases.step1_error(k) for k in range(31)) / math.comb(60, 30) / 1e-3
+    assert said(ranks.trials_needed(study)) == (
+        f"2 networks came within 10 % of the best error of step 2: {one} random trials of the 60 would have held one "
+        f"of them with 95 % probability. {filled} random trials would have put `top` = 8 trials into the flat part "
+        f"with 95 % probability. Half of the trials (30) would have found a best step-1 error {half:.3g} times that "
+        "of all, in the mean."
+    )
+    # trial 30 alone has one layer, and fewest parameters: n of 60 hold it with probability n / 60
+    assert said(architecture.subsets_of_trials(study)) == (
+        "To meet a network in the flat part with the least depth there (1 hidden layer), 57 random trials of the 60 "
+        "are enough with 95 % probability; to meet one with at most twice the fewest parameters (40), 57 trials."
+    )
 
 
-def test_page_holds_everything_in_one_file(study):
-    report.write_report(study)
-    page = (study / "report/report.html").read_text()
-    images = re.findall(r'src="([^"]*)"', page)
-    assert len(images) == 5 and all(i.startswith("data:image/png;base64,") for i in images)
-    assert base64.b64decode(images[0].partition(",")[2]) == (study / "report/error-rank.png").read_bytes()
-    assert "study &lt;1&gt;" in page and "<1>" not in page
-    assert "5 trials in step 1, 3 retrained in step 2, 1 failed" in page
-    assert "/somewhere" not in page
+def test_learning_curves_say_when_trainings_ended(study):
+    # all ran 4 epochs, the best in the third; the limit was 4 for trial 2, 10 for the others
+    assert said(architecture.learning_curves(study)) == (
+        "The best network had its least error in epoch 3 of 4; 1 of 60 trainings of step 1 and 1 of 9 of step 2 ran to "
+        "their limit of epochs instead of stopping early."
+    )
 
 
-def test_an_unfinished_study_is_drawn_as_far_as_it_goes(tmp_path):
-    study = make_study(tmp_path / "study", steps=(1,))
-    said = sentences(study)
-    assert said["Error after retraining"] == ("not drawn: step 2 has 0 completed trials; this figure needs 2")
-    assert "The best network has 800 parameters" in said["Error against size"]
-    assert not (study / "report/error-steps.png").exists() and (study / "report/error-rank.png").exists()
+def test_networks_that_went_wrong_are_described(study):
+    # trial 6 alone (5e-3 against 1e-4); layers and parameters of the others: 2, 3, 4, 2, 3, 4, 3, 1 and 40, 1000..1070
+    assert said(architecture.histograms(study)) == (
+        "1 network of 9 of step 2 has more than 10 times the best error; their medians are 2 hidden layers and 1,060 "
+        "parameters, against 3 and 1,025 of the others."
+    )
 
 
-def test_command_prints_sentences_and_paths(study, capsys):
-    assert report.main([str(study)]) == 0
-    printed = capsys.readouterr().out
-    assert "4 trials span a factor of 8" in printed and "report.html" in printed
-    assert "after `python -m emulator.export" in printed
+# -- a study in other states --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("make", "message"), [(False, "is not a study"), (True, "has no finished trial yet")])
-def test_nothing_to_report_is_said_readably(tmp_path, capsys, make, message):
-    folder = make_study(tmp_path / "s", steps=()) if make else tmp_path
+def test_failed_and_pruned_trials_are_counted_and_left_out(tmp_path):
+    pruned = [cases.record(1, k, 1e-9, state="pruned", epochs=2) for k in (60, 61)]
+    failed = [cases.record(1, 62, None, state="failed")]
+    folder = cases.make_study(tmp_path / "s", more=(*pruned, *failed))
+    study = read_studies([folder])
+    assert "Left out: 1 failed trial and 2 pruned trials." in said(ranks.error_against_rank(study))
+    assert said(ranks.error_against_rank(study)).startswith("60 trials span a factor of 32")
+    # 2 of 10 epochs
+    assert "2 trials of step 1 were pruned, 80 % of their epochs before the limit." in said(
+        architecture.learning_curves(study)
+    )
+    about = " ".join(command._about(study))
+    assert "Step 1: 60 complete, 1 failed, 2 pruned; step 2: 9 complete." in about
+
+
+def test_a_curve_without_a_flat_part_is_said_to_have_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "step1_error", lambda k: 1e-3 * 1.1**k)
+    study = read_studies([cases.make_study(tmp_path / "s")])
+    assert "The curve does not flatten towards its best ranks" in said(ranks.error_against_rank(study))
+    assert "flat part" not in said(ranks.trials_needed(study))
+    assert "within twice the best step-1 error" in said(architecture.subsets_of_trials(study))
+
+
+def test_top_beyond_the_flat_part_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(cases, "TOP", 58)
+    study = read_studies([cases.make_study(tmp_path / "s")])
+    assert "`top` = 58 reaches beyond the flat part" in said(ranks.error_against_rank(study))
+    assert "fewer trials than `top` = 58: no number of these would have filled it" in said(ranks.trials_needed(study))
+
+
+@pytest.mark.parametrize("trials", [1, 5])
+def test_a_tiny_study_without_step_2_leaves_parts_out_with_a_reason(tmp_path, trials):
+    folder = cases.make_study(tmp_path / "s", trials=trials, step2=())
+    sections = report.write_report([folder], tmp_path / "out", latency=False)
+    reasons = {s.title: s.sentences[0] for s in sections if not s.all_panels()}
+    assert reasons["Error after retraining"] == (
+        "Not drawn: step 2 has 0 completed trials; a comparison of the steps needs 2."
+    )
+    assert reasons["Predicted against true"] == "Not drawn: step 2 has no completed network yet."
+    assert ("Error against rank" in reasons) == (trials == 1)
+    assert (tmp_path / "out/report.html").exists() and (tmp_path / "out/models.md").read_text()
+    assert not [f for f in (tmp_path / "out/figures").iterdir() if f.stat().st_size == 0]
+
+
+def test_an_unfinished_study_says_how_far_it_is(tmp_path):
+    folder = cases.make_study(tmp_path / "s", step2=(0, 1, 2))
+    study = read_studies([folder])
+    assert study[0].stage == ("The study is not running: 60 of 60 trials done in step 1; 3 of 9 trials done in step 2.")
+    with pytest.raises(NothingToDraw, match="six networks"):
+        ranks.error_by_rank_group(study)
+    now = time.time() - study_cases.BEGIN.timestamp()
+    study_cases.member(folder, "m", state="step 2", now=now, workers=[study_cases.worker(0)])
+    running = read_studies([folder])[0]
+    assert running.stage.startswith("The study is still running: 60 of 60") and running.running
+    assert "not measured while its search runs" in cost.measure_latencies(running, lambda trial: None)
+
+
+def test_records_of_one_trial_that_two_workers_finished_count_once(tmp_path):
+    folder = cases.make_study(tmp_path / "s")
+    with RecordWriter(folder / "step1/worker-001.jsonl") as writer:
+        writer.append(cases.record(1, 3, 1e-9))
+    assert said(ranks.error_against_rank(read_studies([folder]))).startswith("60 trials span a factor of 32")
+
+
+# -- several studies ----------------------------------------------------------------------------------------------
+
+
+def test_several_studies_are_told_apart_by_their_subset(two):
+    assert [s.label for s in two] == ["p = 1", "p = 0.1"]
+    sentences = ranks.error_of_both_steps(two).sentences
+    assert sentences[0].startswith("p = 1: Retraining 9 networks") and sentences[1].startswith("p = 0.1: Retraining 9")
+    # step 1: 1e-4 against 1e-3; step 2: the same
+    assert sentences[2] == (
+        "The best errors of the studies differ by a factor of 10 after step 1 and 1 after step 2; p = 1 has the least."
+    )
+    assert len(ranks.error_against_rank(two).panels) == 1
+
+
+def test_every_figure_of_the_search_overlays_several_studies(two):
+    for title, draw in (*command.SEARCH_FIGURES, *command.LATER_FIGURES):
+        section = command._draw(title, draw, two)
+        assert section.all_panels(), section.sentences
+    assert "p = 0.1: The pick `lightest` is trial 30" in said(cost.error_against_latency(two))
+
+
+def test_the_table_pools_several_studies(two):
+    rows = tables.model_rows(two, None)
+    assert len(rows) == 18 and [r["rank"] for r in rows] == list(range(1, 19))
+    assert [(r["study"], r["trial"]) for r in rows[:3]] == [("p = 1", 2), ("p = 0.1", 2), ("p = 1", 3)]
+
+
+def test_studies_that_measure_errors_differently_are_refused(tmp_path, folder, capsys):
+    other = cases.make_study(tmp_path / "other", latency=False)
+    text = (other / "study.json").read_text()
+    (other / "study.json").write_text(text.replace('"error_units": "physical"', '"error_units": "standardised"'))
+    assert report.main([str(folder), str(other), "--out", str(tmp_path / "r")]) == 2
+    assert "expected one unit" in capsys.readouterr().err
+
+
+# -- tables -------------------------------------------------------------------------------------------------------
+
+
+def test_tables_list_the_retrained_networks_best_first(study, tmp_path):
+    rows = tables.model_rows(study, None)
+    order = sorted(cases.STEP2, key=cases.STEP2.get)
+    assert [r["trial"] for r in rows] == order
+    assert rows[0] == rows[0] | {
+        "rank": 1,
+        "validation_mse": 1e-4,
+        "step1_rank": 3,
+        "layers": 4,
+        "hidden": "24-24-24-24",
+        "num_parameters": 1020,
+        "ns_batch_16": 1060.0,
+        "promoted": "error",
+    }
+    tables.write_csv(tmp_path / "m.csv", rows)
+    with open(tmp_path / "m.csv", newline="") as stream:
+        assert [int(r["trial"]) for r in csv.DictReader(stream)] == order
+    lines = tables.markdown(rows).splitlines()
+    assert len(lines) == 2 + 9 and len({line.count("|") for line in lines}) == 1
+    assert "| 1 | 2 | 3 | 4 | 24-24-24-24 | 1,020 | " in lines[2]
+
+
+def test_the_latex_table_compiles_or_at_least_balances(study, tmp_path):
+    text = tables.latex(tables.model_rows(study, None))
+    body = [line for line in text.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 1 + 9
+    columns = re.search(r"begin\{tabular\}\{([lr]+)\}", text)[1]
+    assert {line.count("&") for line in body} == {len(columns) - 1}
+    assert not re.search(r"(?<!\\)[_%#$]", text.partition("\n")[2])
+    if shutil.which("pdflatex"):
+        document = rf"\documentclass{{article}}\begin{{document}}{text}\end{{document}}"
+        (tmp_path / "t.tex").write_text(document)
+        subprocess.run(["pdflatex", "-halt-on-error", "t.tex"], cwd=tmp_path, check=True, capture_output=True)
+
+
+# -- the command --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("what", "message"), [("nothing", "is not a study"), ("empty", "has no finished trial yet")])
+def test_nothing_to_report_is_said_readably(tmp_path, capsys, what, message):
+    folder = cases.make_study(tmp_path / "s", trials=0, step2=()) if what == "empty" else tmp_path
     assert report.main([str(folder)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_unknown_map_inputs_are_refused_with_those_there_are(folder, tmp_path, capsys):
+    assert report.main([str(folder), "--maps", "a,wbar", "--out", str(tmp_path)]) == 2
+    assert "there is no input wbar; expected two of a, b" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        report.main([str(folder), "--maps", "a"])
+    assert "expected two input names" in capsys.readouterr().err
+
+
+def test_a_damaged_latency_file_is_named(folder, tmp_path, capsys):
+    copy = shutil.copytree(folder, tmp_path / "s")
+    (copy / "latency.json").write_text("{")
+    assert report.main([str(copy), "--no-latency"]) == 2
+    assert "latency.json cannot be read" in capsys.readouterr().err
+
+
+# -- words --------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_written_shortly():
+    assert [number(v) for v in (0.0, 1.0, 0.00123456, 1234.5, 1.2345e-5, 98765.0)] == [
+        "0", "1", "0.00123", "1,234", "1.23e-5", "9.88e4"
+    ]  # fmt: skip
+    assert [percent(v) for v in (0.5, 0.0123, 1.0)] == ["50 %", "1.2 %", "100 %"]
+    assert [count(1, "trial"), count(2000, "trial")] == ["1 trial", "2,000 trials"]
+    assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]
+    assert np.isfinite(float(number(3.3e-7)))

@@ -1,0 +1,145 @@
+"""The report as one HTML page: figures and tables within it, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from hpo.report.style import COLORS, Panel, Section, to_svg
+from hpo.report.tables import SHOWN, cell, shown_columns
+
+_PAGE = {"paper": ("#ffffff", "#14181d"), "card": ("#f6f7f9", "#1c2229")}
+
+
+def _variables(k: int) -> str:
+    return "".join(f"--{name}:{pair[k]};" for name, pair in (COLORS | _PAGE).items())
+
+
+_STYLE = (
+    f":root{{color-scheme:light dark;{_variables(0)}}}"
+    f"@media screen and (prefers-color-scheme:dark){{:root{{{_variables(1)}}}}}"
+    """
+*{box-sizing:border-box}
+html{-webkit-text-size-adjust:100%}
+body{font:16px/1.55 "DejaVu Sans",system-ui,sans-serif;margin:0 auto;padding:1rem;max-width:102rem;
+ color:var(--ink);background:var(--paper);overflow-wrap:break-word}
+h1{font-size:1.6rem;line-height:1.25;margin:.4rem 0}
+h2{font-size:1.15rem;line-height:1.3;margin:0 0 .5rem}
+p,ul{margin:.5rem 0;max-width:52rem}
+ul{padding-left:1.2rem}
+li{margin:.25rem 0;break-inside:avoid}
+a{color:var(--step2)}
+code{font-family:"DejaVu Sans Mono",ui-monospace,monospace;font-size:.9em}
+nav{font-size:.9rem;margin:.6rem 0}
+nav a{display:inline-block;padding:.25rem .6rem .25rem 0}
+.about{color:var(--faint);font-size:.9rem}
+main{display:grid;gap:1rem;grid-template-columns:minmax(0,1fr)}
+section{background:var(--card);border-radius:.5rem;padding:1rem;min-width:0}
+@media screen and (min-width:58rem){main{grid-template-columns:repeat(2,minmax(0,1fr))}
+ section.full,section.pair{grid-column:1/-1}header ul{columns:2;max-width:none;column-gap:3rem}}
+@media screen and (min-width:88rem){main{grid-template-columns:repeat(6,minmax(0,1fr))}
+ section.one{grid-column:span 2}section.pair{grid-column:span 3}}
+.panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
+.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr))}
+figure{margin:0;max-width:40rem}
+.small figure{max-width:26rem}
+svg{display:block;width:100%;height:auto}
+svg text{fill:var(--ink);font-family:"DejaVu Sans",system-ui,sans-serif}
+details{margin:.6rem 0}
+summary{cursor:pointer;font-weight:600;padding:.3rem 0}
+.scroll{overflow-x:auto;max-width:100%}
+table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-nums}
+td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
+td.long{white-space:normal;min-width:9rem;text-align:left}
+th{text-align:right;vertical-align:bottom;white-space:normal}
+@media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}main{display:block}
+section{background:none;padding:0;margin:0 0 1.2em}figure{break-inside:avoid;max-width:11cm}h2{break-after:avoid}
+.panels.small{grid-template-columns:repeat(2,1fr)}td,th{white-space:normal;padding:.1rem .3rem}.scroll{overflow:visible}
+table{font-size:7pt}details::details-content{content-visibility:visible;height:auto}}
+"""
+)
+
+
+def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Sequence[Mapping]) -> str:
+    """The whole page.
+
+    Parameters
+    ----------
+    title : str
+    about : sequence of str
+        Sentences on the studies: how far, which samples, which commit.
+    sections : sequence of Section
+    rows : sequence of mapping
+        Of the table of networks.
+    """
+    gist = [s.sentences[k] for s in sections for k in s.gist if k < len(s.sentences)]
+    links = "".join(f'<a href="#{_anchor(s.title)}">{html.escape(s.title)}</a>' for s in sections)
+    parts = [
+        f"<header><h1>{html.escape(title)}</h1>",
+        *(f'<p class="about">{_text(s)}</p>' for s in about),
+        f"<ul>{''.join(f'<li>{_text(s)}</li>' for s in gist)}</ul>" if gist else "",
+        f"<nav aria-label='figures'>{links}</nav></header><main>",
+        *(_section(s) for s in sections),
+        _table(rows),
+        "</main>",
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        # no request for an icon: the page loads nothing
+        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{_STYLE}</style></head>\n'
+        f"<body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _section(section: Section) -> str:
+    shape = "full" if section.small or section.folded else "pair" if len(section.panels) != 1 or section.wide else "one"
+    inside = "".join(f"<p>{_text(s)}</p>" for s in section.sentences)
+    inside += _panels(section)
+    for k, part in enumerate(section.folded):
+        sentences = "".join(f"<p>{_text(s)}</p>" for s in part.sentences)
+        summary = f"<summary>{html.escape(part.title)}</summary>"
+        inside += f"<details{' open' if k == 0 else ''}>{summary}{sentences}{_panels(part)}</details>"
+    heading = f"<h2>{html.escape(section.title)}</h2>"
+    return f'<section class="{shape}" id="{_anchor(section.title)}">{heading}{inside}</section>'
+
+
+def _panels(section: Section) -> str:
+    if not section.panels:
+        return ""
+    small = " small" if section.small else ""
+    return f'<div class="panels{small}">{"".join(_figure(p) for p in section.panels)}</div>'
+
+
+def _figure(panel: Panel) -> str:
+    alt = html.escape(panel.alt.replace("`", ""), quote=True)
+    svg = to_svg(panel.figure, panel.name).replace("<svg", f'<svg role="img" aria-label="{alt}"', 1)
+    return f"<figure>{svg}</figure>"
+
+
+def _table(rows: Sequence[Mapping]) -> str:
+    if not rows:
+        return ""
+    columns = shown_columns(rows)
+    head = "".join(f'<th scope="col">{html.escape(SHOWN[c])}</th>' for c in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(f"<td{' class=long' if c == 'hidden' else ''}>{html.escape(cell(r[c]))}</td>" for c in columns)
+        + "</tr>"
+        for r in rows
+    )
+    return (
+        '<section class="full" id="networks"><h2>Retrained networks</h2><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="Retrained networks"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        "</section>"
+    )
+
+
+def _anchor(title: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-")
+
+
+def _text(sentence: str) -> str:
+    """Escaped, with `names` as code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))

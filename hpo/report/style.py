@@ -1,0 +1,199 @@
+"""How the report's figures look, on paper and on a page in light or dark.
+
+Every colour has a name and two values. Figures are drawn with the light ones; in the page's SVG they become CSS
+variables, so that a figure follows the reader's colour scheme, and print.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
+
+# name: (on white, on black)
+COLORS = {
+    "ink": ("#22272e", "#d8dee6"),
+    "faint": ("#656d77", "#99a3af"),
+    "grid": ("#dfe3e8", "#343b44"),
+    "step1": ("#8a97a8", "#7d8b9d"),
+    "step2": ("#0b6fb8", "#58b0f0"),
+    "front": ("#c93c50", "#ff7b8a"),
+    "band": ("#f0e3c0", "#4a4020"),
+    "study0": ("#0b6fb9", "#58b0f1"),
+    "study1": ("#c2570c", "#f59a55"),
+    "study2": ("#2b8a3e", "#6cc97d"),
+    "study3": ("#8b3fb0", "#cf94ee"),
+    "study4": ("#b8860b", "#e3bb4b"),
+    "study5": ("#0f8b8d", "#53cdcf"),
+    "study6": ("#b03060", "#f082a8"),
+}
+INK, FAINT, GRID, STEP1, STEP2, FRONT, BAND = (COLORS[n][0] for n in list(COLORS)[:7])
+_STUDIES = [light for name, (light, _) in COLORS.items() if name.startswith("study")]
+
+# Without viridis's darkest part, which a dark page would swallow.
+COLOR_MAP = LinearSegmentedColormap.from_list("report", matplotlib.colormaps["viridis"](np.linspace(0.28, 1.0, 128)))
+
+# A figure is drawn at the width at which a phone shows it, so that its text is readable there.
+WIDE, SMALL = (4.6, 3.6), (3.4, 3.0)
+# More markers than this are drawn as a picture inside the SVG.
+MOST_MARKERS = 1_500
+
+_RC = {
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "text.color": INK,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+}
+
+
+class NothingToDraw(Exception):
+    """The study does not hold yet what the figure shows; the message says what is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panel:
+    """One picture: its file name (without ending), what a reader who does not see it should know, and itself."""
+
+    name: str
+    alt: str
+    figure: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A figure of the report: one or more panels and the sentences that say what they show.
+
+    Attributes
+    ----------
+    title : str
+    sentences : tuple of str
+    panels : tuple of Panel
+    small : bool
+        Panels stand several in a row.
+    wide : bool
+        Takes as much room as two panels would.
+    folded : tuple of Section
+        Parts that a reader opens, one of each output; the first is open.
+    gist : tuple of int
+        Sentences that the head of the page repeats.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    panels: tuple[Panel, ...] = ()
+    small: bool = False
+    wide: bool = False
+    folded: tuple[Section, ...] = ()
+    gist: tuple[int, ...] = ()
+
+    def all_panels(self) -> list[Panel]:
+        return [*self.panels, *(p for part in self.folded for p in part.all_panels())]
+
+    def all_sentences(self) -> list[str]:
+        return [*self.sentences, *(s for part in self.folded for s in part.all_sentences())]
+
+
+def study_color(k: int) -> str:
+    return _STUDIES[k % len(_STUDIES)]
+
+
+def axes(xlabel: str, ylabel: str, *, size=WIDE, title: str = "") -> tuple[Figure, Axes]:
+    """A figure with one pair of axes."""
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        drawn = figure.add_subplot()
+    drawn.set_xlabel(xlabel)
+    drawn.set_ylabel(ylabel)
+    if title:
+        drawn.set_title(title)
+    drawn.grid(True, which="major", color=GRID, linewidth=0.6)
+    drawn.set_axisbelow(True)
+    for side in ("top", "right"):
+        drawn.spines[side].set_visible(False)
+    return figure, drawn
+
+
+def log_scale(drawn: Axes, *which: str) -> None:
+    """A logarithmic axis on which ticks are labelled however few decades it spans."""
+    for name in which:
+        getattr(drawn, f"set_{name}scale")("log")
+        axis = getattr(drawn, f"{name}axis")
+        low, high = sorted(getattr(drawn, f"get_{name}lim")())
+        if low > 0 and high / low < 30:
+            axis.set_major_locator(
+                LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 3 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+            )
+            axis.set_major_formatter(_Plain())
+        axis.set_minor_formatter(NullFormatter())
+
+
+class _Plain(LogFormatter):
+    """2e-05 rather than a power with a factor; 500 rather than 5e+02."""
+
+    def __call__(self, value, pos=None):
+        text = f"{value:g}" if 1e-3 <= value < 1e5 else f"{value:.1e}"
+        return re.sub(r"(\.0)?e([+-])0*", r"e\2", text).replace("e+", "e")
+
+
+def whole_ticks(drawn: Axes, *which: str) -> None:
+    """Ticks at whole numbers only."""
+    for name in which:
+        getattr(drawn, f"{name}axis").set_major_locator(MaxNLocator(nbins=7, integer=True, min_n_ticks=1))
+
+
+def legend(drawn: Axes, columns: int = 2) -> None:
+    """Below the axes, where it hides nothing."""
+    handles, labels = drawn.get_legend_handles_labels()
+    if labels:
+        drawn.figure.legend(
+            handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False,
+            columnspacing=1.2, handletextpad=0.5,
+        )  # fmt: skip
+
+
+def dots(drawn: Axes, x: Sequence, y: Sequence, color: str, *, size: float = 4.0, marker: str = "o", **more) -> None:
+    """Markers without lines; many become a picture."""
+    drawn.plot(
+        x, y, marker, color=color, markersize=size, markeredgewidth=0, rasterized=len(x) > MOST_MARKERS, **more
+    )  # fmt: skip
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """The figure as an SVG element for a page: text is text, colours are CSS variables, identifiers its own."""
+    stream = io.StringIO()
+    with matplotlib.rc_context(_RC | {"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    for color, (light, _) in COLORS.items():
+        text = text.replace(light, f"var(--{color})")
+    text = text.replace("#000000", "var(--ink)")  # what matplotlib colours itself: ticks of colour bars
+    text = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', text)
+    text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
+    return re.sub(r"\n\s*", "\n", text)
+
+
+def save(figure: Figure, path_without_ending: str) -> None:
+    """Write the PNG and the PDF, of a figure that `to_svg` has laid out: finding the layout takes half of the time."""
+    figure.set_layout_engine("none")
+    with matplotlib.rc_context(_RC):
+        figure.savefig(f"{path_without_ending}.png")
+        figure.savefig(f"{path_without_ending}.pdf", metadata={"CreationDate": None})
