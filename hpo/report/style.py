@@ -188,7 +188,7 @@ def to_svg(figure: Figure, name: str) -> str:
     text = text.replace("#000000", "var(--ink)")  # what matplotlib colours itself: ticks of colour bars
     text = re.sub(r'\bid="([^"]*)"', rf'id="{name}-\1"', text)
     text = re.sub(r'(href="|url\()#', rf"\1#{name}-", text)
-    return re.sub(r"\n\s*", "\n", text)
+    return re.sub(r">\s+<", "><", text)  # blanks between the parts of a label would show
 
 
 def save(figure: Figure, path_without_ending: str) -> None:
