@@ -20,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from emulator.mlp import MLPSpec, build_mlp
+from hpo import products
 from hpo.engine import flat_refuses
 from hpo.lanes import CudaLane, HostLane, lane_on
 from hpo.recipe import Recipe
@@ -34,14 +35,9 @@ _CUDA_CHUNK_ELEMENTS = 1 << 24
 # Validation of a small part is a graph for each piece; of a large one its few large kernels are launched as they are.
 _MAX_VALIDATION_GRAPHS = 4
 
-# On a CPU, products of float32 layers of so many weights go through oneDNN, which PyTorch uses for other types. On
-# Zen 4 it does 100 to 107 GFLOP/s with them, MKL 82 to 95; narrower layers and gradients of weights gain nothing.
-_WIDE = 1 << 16
-
 _aten = torch.ops.aten
 # alpha and scale of selu (Klambauer et al. 2017, arXiv:1706.02515)
 _SELU = (1.6732632423543772, 1.0507009873554805)
-_linear = torch.ops.mkldnn._linear_pointwise if torch.backends.mkldnn.is_available() else None
 
 
 def _relu_backward(d_BO, y_BO):
@@ -103,7 +99,7 @@ class _Layer:
     bias_O: torch.Tensor
     gradient_OI: torch.Tensor
     bias_gradient_O: torch.Tensor
-    wide: bool  # its outputs and the gradient by its inputs are computed by oneDNN
+    wide: bool  # its products are those of hpo.products
 
 
 @dataclass(frozen=True)
@@ -112,9 +108,8 @@ class _Batch:
 
     x_BI: torch.Tensor
     y_BO: torch.Tensor
-    outputs: list[torch.Tensor]  # of each layer
-    deltas: list[torch.Tensor]  # gradient by each layer's output; every second one shares its memory
-    deltas_OB: list[torch.Tensor]  # the same the other way round
+    outputs: list[torch.Tensor | None]  # memory for those of each layer; None: of a wide one
+    deltas: list[torch.Tensor]  # memory for the gradient by each layer's output; every second one shares its memory
     error: torch.Tensor  # of the outputs, flat
     squared_error: torch.Tensor  # its sum of squares goes here
 
@@ -186,8 +181,6 @@ class FlatTraining(Progress):
         self._squared_norm = torch.zeros((), **kind)
 
     def _views(self) -> Iterator[_Layer]:
-        on_cpu = self.data.device.type == "cpu"
-        may_be_wide = _linear is not None and on_cpu and self._factors.dtype == torch.float32
         for start, fan_in, fan_out in _blocks(self.spec):
             middle, stop = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
             weight_OI = self._factors[start:middle].view(fan_out, fan_in)
@@ -197,7 +190,7 @@ class FlatTraining(Progress):
                 bias_O=self._factors[middle:stop],
                 gradient_OI=self._products[start:middle].view(fan_out, fan_in),
                 bias_gradient_O=self._products[middle:stop],
-                wide=fan_in * fan_out >= _WIDE and may_be_wide,
+                wide=products.is_wide(weight_OI),
             )
 
     def _make_batches(self) -> None:
@@ -211,7 +204,9 @@ class FlatTraining(Progress):
         self._order_N = torch.empty(longest, dtype=torch.int64, device=data.device)
         self._squared_errors = torch.zeros(num_steps, **full)
         self._rates = torch.full((num_steps,), self.recipe.learning_rate, device=data.device)
-        self._outputs = [torch.empty(rows * w, **kind) for w in widths]
+        self._outputs = [
+            None if layer.wide else torch.empty(rows * len(layer.bias_O), **kind) for layer in self._layers
+        ]
         self._chunk_rows = (
             _CPU_CHUNK_ROWS if data.device.type == "cpu" else max(size, _CUDA_CHUNK_ELEMENTS // max(widths))
         )
@@ -238,13 +233,12 @@ class FlatTraining(Progress):
         if self._low is None:
             deltas[-1] = error.view(rows, widths[-1])
         x_BI = self._x_NI[start:stop]
-        outputs = [_matrix(b, rows, w) for b, w in zip(self._outputs, widths, strict=True)]
+        outputs = [b if b is None else _matrix(b, rows, w) for b, w in zip(self._outputs, widths, strict=True)]
         return _Batch(
             x_BI=x_BI,
             y_BO=self._y_NO[start:stop],
             outputs=outputs,
             deltas=deltas,
-            deltas_OB=[t.t() for t in deltas],
             error=error,
             squared_error=self._squared_errors[step],
         )
@@ -341,28 +335,32 @@ class FlatTraining(Progress):
         for batch, rate in zip(batches, rates, strict=False):
             if self._low is not None:
                 self._factors.copy_(self._weights)
-            self._forward(batch.x_BI, batch.outputs)
-            self._backward(batch)
+            self._backward(batch, self._forward(batch.x_BI, batch.outputs))
             if self._low is not None:
                 self._gradient.copy_(self._products)
             self._update(rate)
         self._sums[0] += self._squared_errors[: len(batches)].sum(dtype=torch.float64) / data.num_outputs
 
-    def _forward(self, x_BI: torch.Tensor, outputs: list[torch.Tensor]) -> None:
-        activation, last = self._activation, outputs[-1]
-        for layer, y_BO in zip(self._layers, outputs, strict=True):
+    def _forward(self, x_BI: torch.Tensor, memory: list[torch.Tensor | None]) -> list[torch.Tensor]:
+        """Outputs of each layer, in the memory given but for wide layers."""
+        activation, outputs, last = self._activation, [], self._layers[-1]
+        for layer, y_BO in zip(self._layers, memory, strict=True):
+            hidden = layer is not last
+            fused = layer.wide and hidden and self.spec.activation == "relu"
             if layer.wide:
-                y_BO.copy_(_linear(x_BI, layer.weight_OI, layer.bias_O, "none", [], ""))
+                y_BO = products.outputs(x_BI, layer.weight_OI, layer.bias_O, relu=fused)
             else:
                 torch.addmm(layer.bias_O, x_BI, layer.weight_IO, out=y_BO)
-            if y_BO is not last and activation is not None:
+            if hidden and not fused and activation is not None:
                 activation(y_BO)
+            outputs.append(y_BO)
             x_BI = y_BO
         if self._output_activation is not None:
-            self._output_activation(last)
+            self._output_activation(x_BI)
+        return outputs
 
-    def _backward(self, batch: _Batch) -> None:
-        outputs, deltas, layers = batch.outputs, batch.deltas, self._layers
+    def _backward(self, batch: _Batch, outputs: list[torch.Tensor]) -> None:
+        deltas, layers = batch.deltas, self._layers
         y_BO, d_BO, error = outputs[-1], deltas[-1], batch.error
         torch.sub(y_BO, batch.y_BO, out=error.view_as(y_BO))
         torch.dot(error, error, out=batch.squared_error)
@@ -374,17 +372,18 @@ class FlatTraining(Progress):
         for k in range(len(layers) - 1, -1, -1):
             layer = layers[k]
             x_BI = outputs[k - 1] if k else batch.x_BI
-            torch.mm(batch.deltas_OB[k], x_BI, out=layer.gradient_OI)
+            if layer.wide:
+                layer.gradient_OI.copy_(products.gradient_by_weights(d_BO, x_BI))
+            else:
+                torch.mm(d_BO.t(), x_BI, out=layer.gradient_OI)
             torch.sum(d_BO, 0, out=layer.bias_gradient_O)
             if k:
-                d_BI = deltas[k - 1]
                 if layer.wide:
-                    d_BI.copy_(_linear(d_BO, layer.weight_IO, None, "none", [], ""))
+                    d_BO = products.gradient_by_inputs(d_BO, layer.weight_OI)
                 else:
-                    torch.mm(d_BO, layer.weight_OI, out=d_BI)
+                    d_BO = torch.mm(d_BO, layer.weight_OI, out=deltas[k - 1])
                 if self._activation_backward is not None:
-                    self._activation_backward(d_BI, x_BI)
-                d_BO = d_BI
+                    self._activation_backward(d_BO, x_BI)
 
     def _update(self, rate) -> None:
         recipe = self.recipe
@@ -419,9 +418,8 @@ class FlatTraining(Progress):
             stop = min(start + chunk, piece.stop)
             if stop - start not in self._chunks:
                 self._chunks[stop - start] = [_matrix(self._pair[k % 2], stop - start, w) for k, w in enumerate(widths)]
-            outputs = self._chunks[stop - start]
             x_BI = data.x_validation_NI[start:stop]
-            self._forward(x_BI if self._low is None else x_BI.to(self._low), outputs)
+            outputs = self._forward(x_BI if self._low is None else x_BI.to(self._low), self._chunks[stop - start])
             if data.direct is None:
                 error = _matrix(self._error, stop - start, widths[-1])
                 torch.sub(outputs[-1], data.y_validation_NO[start:stop], out=error)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from emulator.mlp import NORM_EPSILON, BatchNorm, MLPSpec, build_mlp, layer_names
+from hpo import products
 from hpo.recipe import Recipe
 
 # 2^64 divided by the golden ratio (Knuth, The Art of Computer Programming 3, 6.4): seeds of neighbouring steps differ
@@ -60,7 +61,7 @@ class TrainedNetwork:
         for layer in self.module:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = True  # the layer's own output is not needed again: saves an allocation
-        self.module.to(device, dtype)
+        products.with_wide_layers(self.module.to(device, dtype))
         self.weights = list(self.module.parameters())
         self.running = list(self.module.buffers())
         self.best_running = [b.clone() for b in self.running]

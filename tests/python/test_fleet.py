@@ -16,6 +16,7 @@ from hpo.errors import SearchError
 from hpo.flat import FlatTraining
 from hpo.fleet import Fleet, check_precision
 from hpo.lanes import CudaLane, HostLane
+from hpo.products import WideLinear, with_wide_layers
 from hpo.recipe import Recipe
 from hpo.train import Diverged, Training, TrainingData, pieces_of_an_epoch, train
 
@@ -97,11 +98,32 @@ def test_float32_equals_the_plain_loop_within_rounding():
 
 
 @pytest.mark.parametrize("hidden", [(256, 256, 256), (64, 1024, 64), (1024, 64)], ids=str)
-def test_wide_layers_equal_the_plain_loop_within_rounding(hidden):
+def test_wide_layers_train_to_the_very_weights_of_the_plain_loop(hidden):
     spec = MLPSpec(num_inputs=3, hidden=hidden, num_outputs=2)
     training = FlatTraining(spec, Recipe(), samples(), **seeds(1))
     assert any(layer.wide for layer in training._layers) == torch.backends.mkldnn.is_available()
-    assert_same(*both(Recipe(batch_size=128, max_epochs=2), spec), rel=1e-3)  # float32 sums of 1024 terms, 12 updates
+    plain, flat = both(Recipe(batch_size=128, max_epochs=2), spec)
+    assert all(torch.equal(flat.weights[name], weight) for name, weight in plain.weights.items())
+    assert flat.validation_curve == pytest.approx(plain.validation_curve, rel=1e-6)  # summed in another order
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="PyTorch has no oneDNN here")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [0, 1, 77])
+def test_a_wide_layer_is_a_layer(rows, bias):
+    torch.manual_seed(3)
+    exact = torch.nn.Linear(256, 512, bias).double()
+    wide = with_wide_layers(torch.nn.Sequential(torch.nn.Linear(256, 512, bias)))
+    assert isinstance(wide[0], WideLinear)
+    wide.load_state_dict({f"0.{name}": w.float() for name, w in exact.state_dict().items()})
+    x = torch.randn(rows, 256)
+    found = []
+    for network, kind in ((exact, torch.float64), (wide, torch.float32)):
+        x_BI = x.to(kind).requires_grad_()
+        network(x_BI).square().sum().backward()
+        found.append([x_BI.grad, *(w.grad for w in network.parameters())])
+    for expected, ours in zip(*found, strict=True):
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-4, atol=1e-4)  # float32 sums of 512 terms
 
 
 def test_draws_of_the_papers_space_stop_where_those_of_the_plain_loop_do():
