@@ -170,21 +170,32 @@ class ResidualMLP(nn.Sequential):
         return x_BI
 
 
-def build_mlp(spec: MLPSpec, generator: torch.Generator, batch_norm: type[BatchNorm] = BatchNorm) -> nn.Sequential:
+def build_mlp(
+    spec: MLPSpec,
+    generator: torch.Generator,
+    batch_norm: type[BatchNorm] = BatchNorm,
+    initialization: str = "glorot_uniform",
+) -> nn.Sequential:
     """Network with fresh weights, float32, on the CPU.
 
-    Weights are uniform by Glorot & Bengio (2010, eq. 16) and biases zero: the initialisation of the paper's
-    Keras models. They depend on the generator's state alone. A layer before a batch normalization, which takes any
-    mean away, has no biases.
+    By default weights are uniform by Glorot & Bengio (2010, eq. 16) and biases zero: the initialisation of the paper's
+    Keras models. Others have the variance of He et al. (2015, eq. 10) or LeCun et al. (1998), or are normal. They
+    depend on the generator's state alone. A layer before a batch normalization, which takes any mean away, has no
+    biases.
     """
+    kind, shape = initialization.split("_")
     modules: list[nn.Module] = []
     names = layer_names(spec)
     for (fan_in, fan_out), layer in zip(itertools.pairwise(spec.widths), names, strict=True):
         has_bias = layer.norm is None or spec.normalization != "batch"
         linear = nn.Linear(fan_in, fan_out, bias=has_bias, device="meta").to_empty(device="cpu")
-        bound = math.sqrt(6.0 / (fan_in + fan_out))
+        fan = {"glorot": fan_in + fan_out, "he": fan_in, "lecun": 2 * fan_in}[kind]  # the variance is 2 / fan
+        bound = math.sqrt(6.0 / fan)
         with torch.no_grad():
-            linear.weight.uniform_(-bound, bound, generator=generator)
+            if shape == "uniform":
+                linear.weight.uniform_(-bound, bound, generator=generator)
+            else:
+                linear.weight.normal_(0.0, math.sqrt(2.0 / fan), generator=generator)
             if has_bias:
                 linear.bias.zero_()
         modules.append(linear)

@@ -338,7 +338,7 @@ class GroupTraining(Progress):
             num_batch = min(recipe.batch_size, piece.stop - start)
             step = self.epoch * num_steps + start // recipe.batch_size
             if recipe.rate_varies:
-                optimizer.set_rate(recipe.rate_at(step / (recipe.max_epochs * num_steps)))
+                optimizer.set_rate(self._rate(step, num_steps))
             buffer.zero_()
             x_BI, target_BO = self._reader.batch(num_batch)
             if len(x_BI) or self._network.is_shared:

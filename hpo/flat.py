@@ -171,7 +171,8 @@ class FlatTraining(Progress):
         if self._low is not None:
             self._factors, self._products = (b.to(self._low) for b in (self._weights, self._gradient))
         self._layers = list(self._views())
-        network = build_mlp(self.spec, torch.Generator().manual_seed(weights_seed))
+        generator = torch.Generator().manual_seed(weights_seed)
+        network = build_mlp(self.spec, generator, initialization=self.recipe.initialization)
         for (start, fan_in, fan_out), linear in zip(_blocks(self.spec), network[::2], strict=True):
             middle, stop = start + fan_in * fan_out, start + (fan_in + 1) * fan_out
             self._weights[start:middle].copy_(linear.weight.flatten())
@@ -286,8 +287,8 @@ class FlatTraining(Progress):
         self._epoch_order_N = self._lane.put(epoch_order(num_train, self._order))
         if recipe.rate_varies:
             num_steps = _ceil(num_train, recipe.batch_size)
-            first, last = self.epoch * num_steps, recipe.max_epochs * num_steps
-            rates = [recipe.rate_at((first + k) / last) for k in range(num_steps)]
+            first = self.epoch * num_steps
+            rates = [self._rate(first + k, num_steps) for k in range(num_steps)]
             self._epoch_rates = self._lane.put(torch.tensor(rates)) if self._lane.graphs else rates
 
     def _finish_epoch(self) -> bool:

@@ -57,7 +57,8 @@ class TrainedNetwork:
         batch_seed: int,
         add_up: Callable[[torch.Tensor], None] | None = None,
     ):
-        self.module = build_mlp(spec, torch.Generator().manual_seed(weights_seed), _SharedBatchNorm)
+        generator = torch.Generator().manual_seed(weights_seed)
+        self.module = build_mlp(spec, generator, _SharedBatchNorm, recipe.initialization)
         for layer in self.module:
             if isinstance(layer, nn.ReLU):
                 layer.inplace = True  # the layer's own output is not needed again: saves an allocation

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 from hpo.errors import SearchError
 
 OPTIMIZERS = ("adam", "adamw", "nadam", "radam", "rmsprop", "sgd")
-SCHEDULES = ("constant", "cosine", "exponential", "step", "one_cycle")
+SCHEDULES = ("constant", "cosine", "exponential", "step", "one_cycle", "plateau")
 LOSSES = ("mse", "mae", "huber")
+INITIALIZATIONS = ("glorot_uniform", "glorot_normal", "he_uniform", "he_normal", "lecun_uniform", "lecun_normal")
 # Where one_cycle begins, as a fraction of the highest rate: 1/25 in PyTorch and in fastai.
 _ONE_CYCLE_START = 1.0 / 25.0
 
@@ -38,14 +40,16 @@ class Recipe:
         Of sgd.
     nesterov : bool
         Whether sgd looks ahead by its momentum (Nesterov 1983).
-    learning_rate_schedule : {'constant', 'cosine', 'exponential', 'step', 'one_cycle'}
+    learning_rate_schedule : {'constant', 'cosine', 'exponential', 'step', 'one_cycle', 'plateau'}
         Course of the learning rate over `max_epochs`, step by step. step: times `step_factor` after every
         `step_epochs` epochs. one_cycle (Smith & Topin 2018, arXiv:1708.07120): from a 25th up to `learning_rate` at
-        `one_cycle_peak`, then down, both as a half cosine; the momentum stays.
+        `one_cycle_peak`, then down, both as a half cosine; the momentum stays. plateau: times `step_factor` after every
+        `plateau_epochs` epochs without a lower validation MSE; more than `patience` of them never come.
     final_learning_rate_fraction : float
         Where cosine, exponential and one_cycle end, as a fraction of `learning_rate`.
     step_epochs : int
     step_factor : float
+    plateau_epochs : int
     one_cycle_peak : float
         As a fraction of `max_epochs`.
     warmup_fraction : float
@@ -61,6 +65,10 @@ class Recipe:
         MSE whatever the loss.
     huber_delta : float
         Error up to which huber is quadratic.
+    initialization : str
+        How weights are drawn, by the numbers of a layer's inputs and outputs: one of `INITIALIZATIONS`. glorot is for
+        tanh and the like (Glorot & Bengio 2010), he for relu (He et al. 2015, arXiv:1502.01852), lecun for selu
+        (Klambauer et al. 2017, arXiv:1706.02515).
     """
 
     learning_rate: float = 1e-3
@@ -78,6 +86,7 @@ class Recipe:
     final_learning_rate_fraction: float = 0.01
     step_epochs: int = 30
     step_factor: float = 0.1
+    plateau_epochs: int = 3
     one_cycle_peak: float = 0.3
     warmup_fraction: float = 0.0
     weight_decay: float = 0.0
@@ -85,10 +94,11 @@ class Recipe:
     dropout: float = 0.0
     loss: str = "mse"
     huber_delta: float = 1.0
+    initialization: str = "glorot_uniform"
 
     def __post_init__(self):
-        for name, least in (("batch_size", 1), ("max_epochs", 1), ("patience", 0), ("step_epochs", 1)):
-            value = getattr(self, name)
+        for name in ("batch_size", "max_epochs", "patience", "step_epochs", "plateau_epochs"):
+            value, least = getattr(self, name), 0 if name == "patience" else 1
             if type(value) is not int or value < least:
                 raise SearchError(f"{name} is {value!r}; expected a whole number of at least {least}")
         for name in ("weight_decay", "gradient_clip"):
@@ -119,9 +129,11 @@ class Recipe:
         """Whether the learning rate changes from step to step."""
         return self.learning_rate_schedule != "constant" or self.warmup_fraction > 0.0
 
-    def rate_at(self, progress: float) -> float:
-        """Learning rate when `progress` (0 to 1) of `max_epochs` is done."""
+    def rate_at(self, progress: float, validation_curve: Sequence[float] = ()) -> float:
+        """Learning rate when `progress` (0 to 1) of `max_epochs` is done and these validation MSEs were found."""
         rate = self._scheduled_rate(progress)
+        if self.learning_rate_schedule == "plateau":
+            rate *= self.step_factor ** self._plateaus(validation_curve)
         return rate if progress >= self.warmup_fraction else rate * (progress / self.warmup_fraction)
 
     def _scheduled_rate(self, progress: float) -> float:
@@ -139,12 +151,26 @@ class Recipe:
             return self.learning_rate * _half_cosine(1.0, end, (progress - peak) / (1.0 - peak))
         return self.learning_rate
 
+    def _plateaus(self, validation_curve: Sequence[float]) -> int:
+        found, waited, best = 0, 0, math.inf
+        for mse in validation_curve:
+            waited = 0 if mse < best else waited + 1
+            best = min(best, mse)
+            if waited == self.plateau_epochs:
+                found, waited = found + 1, 0
+        return found
+
 
 def _half_cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-NAMED = {"optimizer": OPTIMIZERS, "learning_rate_schedule": SCHEDULES, "loss": LOSSES}
+NAMED = {
+    "optimizer": OPTIMIZERS,
+    "learning_rate_schedule": SCHEDULES,
+    "loss": LOSSES,
+    "initialization": INITIALIZATIONS,
+}
 RECIPE_FIELDS = tuple(f.name for f in fields(Recipe))
 NUMERIC_FIELDS = tuple(n for n in RECIPE_FIELDS if n not in NAMED and n != "nesterov")
 
@@ -159,7 +185,8 @@ APPLIES = {
     "nesterov": ("optimizer", ("sgd",)),
     "final_learning_rate_fraction": ("learning_rate_schedule", ("cosine", "exponential", "one_cycle")),
     "step_epochs": ("learning_rate_schedule", ("step",)),
-    "step_factor": ("learning_rate_schedule", ("step",)),
+    "step_factor": ("learning_rate_schedule", ("step", "plateau")),
+    "plateau_epochs": ("learning_rate_schedule", ("plateau",)),
     "one_cycle_peak": ("learning_rate_schedule", ("one_cycle",)),
     "huber_delta": ("loss", ("huber",)),
 }

@@ -181,6 +181,10 @@ class Progress:
     def _keep_best(self) -> None:
         raise NotImplementedError
 
+    def _rate(self, step: int, num_steps: int) -> float:
+        """Learning rate of a step counted from the begin of the training; `num_steps` are an epoch."""
+        return self.recipe.rate_at(step / (self.recipe.max_epochs * num_steps), self.validation_curve)
+
     def _end_epoch(self, train_mse: float, mse: float, squared_norm: float) -> None:
         self.epoch += 1
         for name, value in (("training", train_mse), ("validation", mse)):
@@ -288,7 +292,7 @@ class Training(Progress):
         first = self.epoch * num_steps + piece.start // recipe.batch_size
         for step, rows_B in enumerate(batches, start=first):
             if recipe.rate_varies:
-                optimizer.set_rate(recipe.rate_at(step / (recipe.max_epochs * num_steps)))
+                optimizer.set_rate(self._rate(step, num_steps))
             self._network.begin_step(step, len(rows_B))
             y_BO = self.network(data.x_train_NI.index_select(0, rows_B))
             target_BO = data.y_train_NO.index_select(0, rows_B)

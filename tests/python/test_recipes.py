@@ -13,7 +13,7 @@ from hpo.distributed import GroupTraining
 from hpo.engine import FLAT, flat_refuses
 from hpo.flat import FlatTraining
 from hpo.network import TrainedNetwork
-from hpo.recipe import LOSSES, OPTIMIZERS, SCHEDULES, Recipe
+from hpo.recipe import INITIALIZATIONS, LOSSES, OPTIMIZERS, SCHEDULES, Recipe
 from hpo.train import Training, train
 from tests.python.group_cases import SEEDS, SPEC, samples, together, whole
 
@@ -27,11 +27,16 @@ SETTINGS = [
     {"beta1": 0.5},
     {"beta2": 0.9},
     {"epsilon": 1e-3},
-    *({"learning_rate_schedule": name, "step_epochs": 2} for name in SCHEDULES if name != "constant"),
+    *(
+        {"learning_rate_schedule": name, "step_epochs": 2, "plateau_epochs": 1, "max_epochs": 20, "learning_rate": 0.05}
+        for name in SCHEDULES
+        if name != "constant"
+    ),
     {"warmup_fraction": 0.5},
     {"dropout": 0.2},
     {"loss": "mae"},
     {"loss": "huber", "huber_delta": 0.05},
+    *({"initialization": name} for name in INITIALIZATIONS if name != "glorot_uniform"),
 ]
 NETWORKS = [
     {},
@@ -122,7 +127,7 @@ def test_every_setting_changes_the_training():
 @pytest.mark.parametrize("kind", [Training, GroupTraining], ids=["plain", "group"])
 def test_a_training_that_is_taken_up_in_the_middle_ends_in_the_same_bits(kind, monkeypatch):
     monkeypatch.setattr("hpo.train._MAX_PIECE_STEPS", 4)
-    cases = [{"network": n, "dropout": 0.1} for n in NETWORKS] + [s for s in SETTINGS if "optimizer" in s]
+    cases = [{"network": n, "dropout": 0.1} for n in NETWORKS] + SETTINGS
     for case in cases:
         want = train(training(kind, **case))
         first = training(kind, **case)
@@ -168,6 +173,25 @@ def test_warmup_rises_linearly_to_the_schedule():
     assert recipe.rate_at(0.05) == pytest.approx(without.rate_at(0.05) / 4)
     assert [recipe.rate_at(p) for p in (0.2, 0.7, 1.0)] == [without.rate_at(p) for p in (0.2, 0.7, 1.0)]
     assert not Recipe().rate_varies
+
+
+def test_plateau_falls_after_epochs_without_a_lower_error():
+    recipe = Recipe(learning_rate=1.0, learning_rate_schedule="plateau", plateau_epochs=2, step_factor=0.5)
+    curve = [5.0, 4.0, 4.0, 4.1, 3.0, 3.5, 3.5, 3.5, 3.5, 2.0]
+    rates = [recipe.rate_at(0.1, curve[:k]) for k in range(len(curve) + 1)]
+    assert rates == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
+
+
+@pytest.mark.parametrize("name", INITIALIZATIONS)
+def test_weights_have_the_variance_that_their_name_stands_for(name):
+    spec = MLPSpec(num_inputs=200, hidden=(400,), num_outputs=100)
+    net = build_mlp(spec, torch.Generator().manual_seed(1), initialization=name)
+    for layer, fan_in, fan_out in ((net[0], 200, 400), (net[2], 400, 100)):
+        weight = layer.weight.detach()
+        variance = {"glorot": 2 / (fan_in + fan_out), "he": 2 / fan_in, "lecun": 1 / fan_in}[name.split("_")[0]]
+        assert float(weight.var()) == pytest.approx(variance, rel=0.03)  # of 40,000: 4 standard deviations
+        uniform = float(weight.abs().max()) < 1.74 * variance**0.5
+        assert uniform == name.endswith("uniform") and not layer.bias.any()
 
 
 # -- dropout and normalization ----------------------------------------------------------------------------------------
