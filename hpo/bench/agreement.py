@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -185,11 +185,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("seconds", type=float)
     parser.add_argument("--dtype", choices=[c.dtype for c in COMPARISONS], help="only this one")
+    parser.add_argument("--epochs", type=int, default=Comparison.max_epochs, help="at most; the recipe's: %(default)s")
     a = parser.parse_args(argv)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     until, results = time.monotonic() + a.seconds, []
-    for comparison in COMPARISONS:
+    for comparison in (replace(c, max_epochs=a.epochs) for c in COMPARISONS):
         mine = a.dtype in (None, comparison.dtype)
         results.append(compare(comparison, a.folder, max(until - time.monotonic(), 0.0) if mine else 0.0))
     print(json.dumps(results))
