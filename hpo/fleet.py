@@ -32,8 +32,10 @@ def is_out_of_memory(error: Exception | None) -> bool:
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
-def check_precision(precision: str, engine: str, device: torch.device) -> None:
-    """Refuse what a device or engine cannot do.
+def check_precision(
+    precision: str, engine: str, device: torch.device, *, ranks: int | str = 1, streamed: bool = False
+) -> None:
+    """Refuse what a device, an engine or a group of `ranks` cannot do; `streamed`: some data are.
 
     Raises
     ------
@@ -41,6 +43,15 @@ def check_precision(precision: str, engine: str, device: torch.device) -> None:
     """
     if precision != "float32" and engine != "fleet":
         raise SearchError(f"precision {precision!r} needs engine = 'fleet'; [search] engine is {engine!r}")
+    if precision == "bf16" and ranks not in (1, "auto"):
+        raise SearchError(
+            f"precision 'bf16' is for networks trained by one worker each, not by {ranks}; set 'float32', or leave "
+            "--gpus-per-trial out"
+        )
+    if precision == "bf16" and streamed:
+        raise SearchError(
+            "precision 'bf16' needs the samples in the device's memory, and there they do not fit: set 'float32'"
+        )
     if precision == "tf32" and device.type != "cuda":
         raise SearchError(f"precision 'tf32' needs a CUDA device; the device is {device}. Set it to 'float32'")
     if device.type == "cuda" and precision != "float32":

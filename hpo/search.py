@@ -170,7 +170,8 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
         quiet=args.quiet,
     )
     for device in set(options.devices):
-        check_precision(config.search.precision, config.search.engine, torch.device(device))
+        search = config.search
+        check_precision(search.precision, search.engine, torch.device(device), ranks=args.gpus_per_trial)
     if not args.quiet:
         workers = f"{len(options.devices)} workers on {options.devices[0]}"
         console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=not console.is_terminal)

@@ -188,7 +188,29 @@ exit "$status"
 _TASK_REQUEUE = """\
             75) sleep 30; scontrol requeue "$SLURM_JOB_ID" ;;
 """
-_REQUEUE = """\
+_BEGIN = """\
+: >"$ended.began"
+"""
+# Some runs in a row may be cut short by chance; so many show that the time does not suffice to get anywhere.
+_MOST_IDLE_RUNS = 3
+_PROGRESS = f"""\
+idle="$study/{FOLDER}/$SLURM_JOB_ID.idle"  # a line for each run in a row that left nothing behind
+left() {{
+    find "$study"/step? "$study"/cache -newer "$ended.began" \\( -path "*/step?/*" -type f -o -name prepared.json \\)
+}}
+if [ "$status" != 75 ] || left 2>/dev/null | grep -q .; then
+    rm -f "$idle"
+else
+    echo "$ended" >>"$idle"
+fi
+"""
+_REQUEUE = f"""\
+if [ "$status" = 75 ] && [ -e "$idle" ] && [ "$(wc -l <"$idle")" -ge {_MOST_IDLE_RUNS} ]; then
+    echo "hpo: {_MOST_IDLE_RUNS} runs of this job in a row finished no trial and wrote no checkpoint: it is not" \\
+        "requeued again. Give [slurm] more time or fewer signal_seconds, and see above what kept it" >&2
+    rm -f "$idle"
+    exit 1
+fi
 if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 """
 
@@ -245,8 +267,9 @@ def render(config: SlurmConfig, command: Sequence[str], *, out: Path, chdir: Pat
 {options_text}
 
 {setup}# A task that ends leaves $ended.STATUS; one whose srun is gone with the first node ends the job itself.
-ended={shlex.quote(str(folder))}/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.ended
-task={shlex.quote(task)}
+study={shlex.quote(str(folder.parent))}
+ended="$study/{FOLDER}/$SLURM_JOB_ID.${{SLURM_RESTART_COUNT:-0}}.ended"
+{_BEGIN if config.requeue else ""}task={shlex.quote(task)}
 
 # USR2 (the time is nearly over) and TERM (scancel) reach the tasks from SLURM; this script waits until they have left.
 trap : USR2 TERM
@@ -264,7 +287,7 @@ elif [ -e "$ended.75" ]; then
 elif squeue --noheader --jobs="$SLURM_JOB_ID" --Format=PreemptTime | grep -q "[0-9]"; then
     status=75  # nor is it here: a job of higher priority takes our nodes
 fi
-rm -f "$ended".*
+{_PROGRESS if config.requeue else ""}rm -f "$ended".*
 {_REQUEUE if config.requeue else ""}exit "$status"
 """
 

@@ -199,6 +199,8 @@ class Step2Source:
 
     def _size(self, task: Task) -> int:
         """Ranks that should train a trial."""
+        if self._context.config.search.precision == "bf16":  # groups train in float32
+            return 1
         losses, written = self._losses.get(task.trial, (0, 0.0))
         if losses >= _MOST_LOSSES and written == self._checkpointed(task.trial):
             return 1

@@ -149,7 +149,8 @@ class TrialRunner:
         self.context, self.device, self.name = context, device, name
         self.space = context.space
         search = context.config.search
-        check_precision(search.precision, search.engine, device)
+        streamed = any(p.stream for p in context.prepared.values())
+        check_precision(search.precision, search.engine, device, streamed=streamed)
         use_precision(search.precision, device)
         self._fleet = Fleet(device, capacity)
         self.capacity = self._fleet.capacity

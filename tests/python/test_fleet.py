@@ -394,6 +394,15 @@ def test_a_cpu_refuses_tf32_and_the_plain_loop_any_lower_precision():
         check_precision("bf16", "plain", CPU)
 
 
+def test_bfloat16_is_refused_where_groups_or_streams_would_train_in_float32():
+    check_precision("bf16", "fleet", CPU, ranks="auto")
+    check_precision("float32", "fleet", CPU, ranks=4, streamed=True)
+    with pytest.raises(SearchError, match="trained by one worker each, not by 2"):
+        check_precision("bf16", "fleet", CPU, ranks=2)
+    with pytest.raises(SearchError, match="there they do not fit"):
+        check_precision("bf16", "fleet", CPU, streamed=True)
+
+
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 

@@ -2,7 +2,7 @@
 
 import os
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -233,6 +233,14 @@ def test_auto_shares_workers_out_only_when_there_are_more_than_trials(cluster):
     limits = {t: largest_group(cluster.context, t, "cpu") for t in range(3)}
     assert [many._size(t) for t in many._tasks.values()] == [min(4, limits[t]) for t in many._tasks]
     assert set(limits.values()) != {1}
+
+
+def test_auto_makes_no_groups_where_they_would_not_keep_to_bfloat16(cluster):
+    config = cluster.context.config
+    low = replace(config, search=replace(config.search, precision="bf16"))
+    cluster.ranks, cluster.context = "auto", replace(cluster.context, config=low)
+    source = cluster.source("a", workers=10)
+    assert [source._size(t) for t in source._tasks.values()] == [1, 1, 1]
 
 
 def test_the_largest_group_follows_batch_and_network():

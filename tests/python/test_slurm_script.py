@@ -1,5 +1,6 @@
 """The batch script of a search, what its table may say, and the programs of SLURM that are called."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -40,7 +41,9 @@ module load python
 source "$HOME/my env/bin/activate"
 
 # A task that ends leaves $ended.STATUS; one whose srun is gone with the first node ends the job itself.
-ended='/scratch/my study/slurm'/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.ended
+study='/scratch/my study'
+ended="$study/slurm/$SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}.ended"
+: >"$ended.began"
 task='trap : USR2 TERM
 "$@"
 status=$?
@@ -72,7 +75,22 @@ elif [ -e "$ended.75" ]; then
 elif squeue --noheader --jobs="$SLURM_JOB_ID" --Format=PreemptTime | grep -q "[0-9]"; then
     status=75  # nor is it here: a job of higher priority takes our nodes
 fi
+idle="$study/slurm/$SLURM_JOB_ID.idle"  # a line for each run in a row that left nothing behind
+left() {
+    find "$study"/step? "$study"/cache -newer "$ended.began" \\( -path "*/step?/*" -type f -o -name prepared.json \\)
+}
+if [ "$status" != 75 ] || left 2>/dev/null | grep -q .; then
+    rm -f "$idle"
+else
+    echo "$ended" >>"$idle"
+fi
 rm -f "$ended".*
+if [ "$status" = 75 ] && [ -e "$idle" ] && [ "$(wc -l <"$idle")" -ge 3 ]; then
+    echo "hpo: 3 runs of this job in a row finished no trial and wrote no checkpoint: it is not" \\
+        "requeued again. Give [slurm] more time or fewer signal_seconds, and see above what kept it" >&2
+    rm -f "$idle"
+    exit 1
+fi
 if [ "$status" = 75 ]; then scontrol requeue "$SLURM_JOB_ID"; fi
 exit "$status"
 """
@@ -326,6 +344,37 @@ def test_a_job_without_its_first_node_counts_as_finished_if_a_task_said_so(progr
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "7.0.ended.0").touch()
     assert follow("7", tmp_path) == 0
+
+
+def run_job(tmp_path, programs, restart, leaves=None):
+    """One run of a job whose members leave for want of time; what it printed, and whether it was requeued."""
+    for name in ("find", "grep", "rm", "sleep", "touch", "wc"):
+        with contextlib.suppress(FileExistsError):
+            (tmp_path / "bin" / name).symlink_to(shutil.which(name, path=os.defpath))
+    study, requeued = tmp_path / "study", tmp_path / "requeued"
+    (study / "slurm").mkdir(parents=True, exist_ok=True)
+    (study / "step1").mkdir(exist_ok=True)
+    # file systems tell times apart that are 10 ms apart
+    programs("srun", f"sleep 0.05; touch '{study}/slurm/7.{restart}.ended.75' {leaves or ''}; sleep 0.05; exit 75")
+    programs("scontrol", f"touch '{requeued}'")
+    environment = os.environ | {"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": str(restart)}
+    requeued.unlink(missing_ok=True)
+    script = render(SlurmConfig(), ["true"], out=study, chdir=tmp_path)
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, text=True, check=False)
+    return done, requeued.exists()
+
+
+def test_a_job_whose_runs_are_too_short_for_anything_is_not_requeued_for_ever(programs, tmp_path):
+    record, prepared = tmp_path / "study/step1/worker-a.jsonl", tmp_path / "study/cache/a/prepared.json"
+    prepared.parent.mkdir(parents=True)
+    # two runs in vain, one that prepares the samples, two in vain, one that finishes a trial, two in vain
+    for restart, leaves in enumerate((None, None, prepared, None, None, record, None, None)):
+        done, requeued = run_job(tmp_path, programs, restart, leaves)
+        assert requeued and done.returncode == 75, (restart, done.stderr)
+    done, requeued = run_job(tmp_path, programs, 8)
+    assert not requeued and done.returncode == 1
+    assert "3 runs of this job in a row finished no trial" in done.stderr and "more time" in done.stderr
+    assert run_job(tmp_path, programs, 9)[1], "requeued by hand it begins to count anew"
 
 
 def test_ctrl_c_stops_following_and_leaves_the_job_alone(programs, tmp_path):
