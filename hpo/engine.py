@@ -12,9 +12,8 @@ FLAT = {
     "activation": ("relu", "leaky_relu", "elu", "selu", "softplus", "tanh", "sigmoid", "identity"),
     "normalization": ("none",),
     "residual": (False,),
-    "optimizer": ("adam", "adamw"),
+    "optimizer": ("adam", "adamw", "rmsprop", "sgd"),
     "dropout": (0.0,),
-    "loss": ("mse",),
 }
 
 

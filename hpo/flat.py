@@ -1,8 +1,8 @@
 """The fast training of one network: flat buffers, forward and backward written out, nothing allocated in a step.
 
-All weights and biases lie in one tensor, and so do their gradients, Adam's two moments and the best weights: the
-optimizer is one call, a checkpoint one copy. Against the plain loop this saves autograd, the optimizer's dispatch, the
-page faults of fresh activations and several passes over memory.
+All weights and biases lie in one tensor, and so do their gradients, the optimizer's two moments and the best weights:
+the optimizer is one call, a checkpoint one copy. Against the plain loop this saves autograd, the optimizer's dispatch,
+the page faults of fresh activations and several passes over memory.
 
 Where the work goes is the lane's affair (`hpo.lanes`): on a CUDA device `advance` puts a piece of an epoch into a
 stream and never waits for it.
@@ -23,6 +23,7 @@ from emulator.mlp import MLPSpec, build_mlp
 from hpo import products
 from hpo.engine import flat_refuses
 from hpo.lanes import CudaLane, HostLane, lane_on
+from hpo.optimizers import MOMENTS, update_flat
 from hpo.recipe import Recipe
 from hpo.train import Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
 
@@ -365,7 +366,7 @@ class FlatTraining(Progress):
         y_BO, d_BO, error = outputs[-1], deltas[-1], batch.error
         torch.sub(y_BO, batch.y_BO, out=error.view_as(y_BO))
         torch.dot(error, error, out=batch.squared_error)
-        error.mul_(2.0 / error.numel())
+        self._turn_to_gradient(error)
         if self._low is not None:
             d_BO.copy_(error.view_as(y_BO))
         if self._output_backward is not None:
@@ -386,28 +387,23 @@ class FlatTraining(Progress):
                 if self._activation_backward is not None:
                     self._activation_backward(d_BO, x_BI)
 
+    def _turn_to_gradient(self, error: torch.Tensor) -> None:
+        """Errors become the gradient of the loss by the outputs, in place."""
+        recipe = self.recipe
+        if recipe.loss == "mse":
+            error.mul_(2.0 / error.numel())
+        elif recipe.loss == "mae":
+            torch.sign(error, out=error).div_(error.numel())
+        else:  # huber
+            error.clamp_(-recipe.huber_delta, recipe.huber_delta).div_(error.numel())
+
     def _update(self, rate) -> None:
         recipe = self.recipe
         if recipe.gradient_clip > 0.0:
             norm = torch.linalg.vector_norm(self._gradient)
             self._gradient.mul_((recipe.gradient_clip / (norm + _CLIP_EPSILON)).clamp_(max=1.0))
         self._updates.add_(1)
-        update = torch._fused_adamw_ if recipe.optimizer == "adamw" else torch._fused_adam_
-        update(
-            [self._weights],
-            [self._gradient],
-            [self._moments[0]],
-            [self._moments[1]],
-            [],
-            [self._updates],
-            lr=rate,
-            beta1=recipe.beta1,
-            beta2=recipe.beta2,
-            weight_decay=recipe.weight_decay,
-            eps=recipe.epsilon,
-            amsgrad=False,
-            maximize=False,
-        )
+        update_flat(recipe, self._weights, self._gradient, self._moments, self._updates, rate)
 
     def _validate(self, piece: Piece) -> None:
         data, widths = self.data, self.spec.widths[1:]
@@ -444,11 +440,12 @@ class FlatTraining(Progress):
         with self._lane.use():
             weights, best, first, second = (t.to("cpu", copy=True) for t in (self._weights, self._best, *self._moments))
             updates, sums = int(self._updates), self._sums.tolist()
+        has_first, has_second = MOMENTS[self.recipe.optimizer]
         return self._progress_state() | {
             "weights": weights,
             "best": best,
-            "first_moment": first if updates else None,
-            "second_moment": second if updates else None,
+            "first_moment": first if updates and has_first else None,
+            "second_moment": second if updates and has_second else None,
             "updates": updates,
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,
@@ -461,9 +458,9 @@ class FlatTraining(Progress):
             self._weights.copy_(state["weights"])
             self._best.copy_(state["best"])
             self._updates.fill_(state["updates"])
-            if state["updates"]:
-                self._moments[0].copy_(state["first_moment"])
-                self._moments[1].copy_(state["second_moment"])
+            for moment, name in zip(self._moments, ("first_moment", "second_moment"), strict=True):
+                if state[name] is not None:
+                    moment.copy_(state[name])
             self._position = state["position"]
             if self._position:
                 self._begin_epoch()

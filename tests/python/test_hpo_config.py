@@ -155,8 +155,8 @@ def test_wrong_values_are_refused_by_name(tables, message):
             r"normalization can be 'batch' and batch_size 1; one sample has no variance",
         ),
         (
-            {"search": {"precision": "bf16"}, "train": {"optimizer": ["adam", "sgd"]}},
-            r"precision 'bf16' is not there for optimizer = 'sgd', which the plain loop trains",
+            {"search": {"precision": "bf16"}, "train": {"optimizer": ["adam", "nadam"]}},
+            r"precision 'bf16' is not there for optimizer = 'nadam', which the plain loop trains",
         ),
     ],
 )
