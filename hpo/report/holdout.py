@@ -20,6 +20,7 @@ from emulator.variables import Column
 from hpo.report.architecture import WRONG
 from hpo.report.studies import StudyView
 from hpo.report.style import NothingToDraw
+from hpo.report.words import number
 
 MOST_SAMPLES = 100_000
 # A minute of arithmetic on one core in large layers; heavier networks are judged on fewer samples.
@@ -274,7 +275,7 @@ class Shift:
     @property
     def words(self) -> str:
         name, unit = f"`{self.column.name}`", "" if self.column.units in ("", "1") else f" {self.column.units}"
-        medians = f"median {self.median_worst:.3g} against {self.median_rest:.3g}{unit}"
+        medians = f"median {number(self.median_worst)} against {number(self.median_rest)}{unit}"
         if abs(self.biserial) >= SHIFTED:
             how = "high" if self.biserial > 0 else "low"
             return f"{how} {name} ({medians}; rank-biserial {self.biserial:+.2f})"

@@ -40,7 +40,7 @@ section{background:var(--card);border-radius:.5rem;padding:1rem;min-width:0}
  section.full,section.pair{grid-column:1/-1}header ul{columns:2;max-width:none;column-gap:3rem}}
 @media screen and (min-width:88rem){main{grid-template-columns:repeat(6,minmax(0,1fr))}
  section.one{grid-column:span 2}section.pair{grid-column:span 3}}
-.panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,24rem),1fr))}
+.panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
 .panels.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr))}
 figure{margin:0;max-width:40rem}
 .small figure{max-width:26rem}

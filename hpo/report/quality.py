@@ -211,7 +211,7 @@ def _map_sentence(of: Holdout, maps: list, cx, cy) -> str:
 
 def _range(column, ends: tuple[float, float]) -> str:
     unit = "" if column.units in ("", "1") else f" {column.units}"
-    return f"`{column.name}` {ends[0]:.3g} to {ends[1]:.3g}{unit}"
+    return f"`{column.name}` {number(ends[0])} to {number(ends[1])}{unit}"
 
 
 # -- the worst --------------------------------------------------------------------------------------------------------

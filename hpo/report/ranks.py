@@ -297,11 +297,11 @@ def cost(studies: Sequence[StudyView]) -> Section:
     figure, drawn = axes("p_subset: part of the data in step 1", "p_retrain: part of the trials in step 2")
     points = [(s.p_subset, _p_retrain(s)) for s in studies]
     low = min(1e-3, *(v for point in points for v in point)) / 1.5
-    grid = np.logspace(np.log10(low), 0, 200)
-    x, y = np.meshgrid(grid, grid)
-    levels = [v for v in (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0) if v > 2 * low]
-    lines = drawn.contour(x, y, statistics.cost_fraction(x, y), levels=levels, colors=STEP1, linewidths=1)
-    drawn.clabel(lines, fmt=percent, fontsize=8, colors=INK, manual=[(v / 2, v / 2) for v in lines.levels])
+    for level in (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
+        if level > 3 * low:
+            x = np.append(level - np.geomspace(low, level / 2, 50), np.geomspace(level / 2, low, 50))
+            drawn.plot(x, level - x, color=STEP1, linewidth=1)
+            drawn.text(level / 2, level / 2, percent(level), fontsize=8.5, ha="left", va="bottom")
     sentences = []
     for k, (study, point) in enumerate(zip(studies, points, strict=True)):
         color = FRONT if len(studies) == 1 else study_color(k)
@@ -404,6 +404,11 @@ def _needed_sentences(study: StudyView, errors: np.ndarray) -> list[str]:
             else f"The flat part has fewer trials than `top` = {study.top}: no number of these would have filled it."
         )
     ratio = statistics.expected_best(errors, half) / errors.min()
+    if study.sampler not in ("random", "sobol", "grid"):
+        said.append(
+            f"These trials were proposed by `{study.sampler}`, later ones from earlier ones: random subsets of them "
+            "say less about a smaller search than those of a random search."
+        )
     return [
         *said,
         f"Half of the trials ({half:,}) would have found a best step-1 error {number(ratio)} times that of all, in the "

@@ -61,6 +61,11 @@ class StudyView:
         return min(self._search.get("top") or DEFAULT_TOP, self._search["trials"])
 
     @property
+    def sampler(self) -> str:
+        """How trials were chosen."""
+        return self._search.get("sampler", "random")
+
+    @property
     def _search(self) -> dict:
         return self.description["config"]["search"]
 

@@ -1,6 +1,7 @@
 """Every sentence of the report that states a number, on a study whose answers are known (see report_cases)."""
 
 import csv
+import json
 import math
 import re
 import shutil
@@ -210,6 +211,15 @@ def test_a_tiny_study_without_step_2_leaves_parts_out_with_a_reason(tmp_path, tr
     assert ("Error against rank" in reasons) == (trials == 1)
     assert (tmp_path / "out/report.html").exists() and (tmp_path / "out/models.md").read_text()
     assert not [f for f in (tmp_path / "out/figures").iterdir() if f.stat().st_size == 0]
+
+
+def test_trials_of_an_adaptive_search_are_said_to_be_no_random_ones(tmp_path):
+    folder = cases.make_study(tmp_path / "s")
+    assert "proposed by" not in said(ranks.trials_needed(read_studies([folder])))
+    description = json.loads((folder / "study.json").read_text())
+    description["config"]["search"]["sampler"] = "tpe"
+    (folder / "study.json").write_text(json.dumps(description))
+    assert "These trials were proposed by `tpe`" in said(ranks.trials_needed(read_studies([folder])))
 
 
 def test_an_unfinished_study_says_how_far_it_is(tmp_path):
