@@ -72,8 +72,9 @@ def flat_part(errors: Sequence[float], *, seed: int = 0) -> FlatPart | None:
     The logarithm of the sorted errors is fitted, by least squares over all pairs of breakpoints, by three joined
     straight lines: a curve of many trials is flat between a few lucky ones and a wall of networks that learned little,
     behind which those that learned nothing may form a plateau. The flat part ends at the first breakpoint at which the
-    slope grows at least threefold (`SLOPE_RISE`); ranks before it, the lucky few among them, belong to it. A curve
-    that steepens nowhere, or only towards its best ranks, has no flat part: more trials would still find better ones.
+    slope grows at least threefold (`SLOPE_RISE`), or at the larger of two rises that are threefold together; ranks
+    before it, the lucky few among them, belong to it. A curve that steepens nowhere, or only towards its best ranks,
+    has no flat part: more trials would still find better ones.
 
     Breakpoints are sought on a grid of 64 ranks (all ranks of a smaller study). The interval of the rank is that of
     400 resamples of the trials.
@@ -139,9 +140,12 @@ def _end_of_flat(y_BM: np.ndarray) -> np.ndarray:
     # A curve is sorted: a slope is never below zero but by rounding, and a flat one may be exactly zero.
     least = 1e-9 + 1e-6 * np.abs(y_BM[:, -1:] - y_BM[:, :1]) / y_BM.shape[1]
     slopes = np.maximum(slopes, least)
-    rises = slopes[:, 1:] >= SLOPE_RISE * slopes[:, :-1]
-    ends = np.where(rises[:, 0], pairs[best, 0], pairs[best, 1])
-    return np.where(rises.any(axis=1), ends, -1)
+    rise = slopes[:, 1:] / slopes[:, :-1]
+    # Where one bend lies between two points of the grid, both breakpoints share its rise.
+    shared = (rise < SLOPE_RISE).all(axis=1) & (rise.prod(axis=1) >= SLOPE_RISE)
+    at_first = (rise[:, 0] >= SLOPE_RISE) | (shared & (rise[:, 0] >= rise[:, 1]))
+    at_second = (rise[:, 1] >= SLOPE_RISE) | shared
+    return np.where(at_first, pairs[best, 0], np.where(at_second, pairs[best, 1], -1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from emulator import select
 from emulator.bundle import load_bundle
 from emulator.latency import MeasurementError, measure_study
-from hpo.report.ranks import error_label, prefix
+from hpo.report.ranks import error_label, of_study
 from hpo.report.studies import StudyView
 from hpo.report.style import (
     FRONT,
@@ -102,10 +102,10 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
         )  # fmt: skip
         chosen = pick.candidate
         drawn.plot(
-            chosen.latency_ns, chosen.error, "*", color=FRONT, markersize=15, markeredgecolor=INK, markeredgewidth=0.8,
+            chosen.latency_ns, chosen.error, "*", color=line, markersize=15, markeredgecolor=INK, markeredgewidth=0.8,
             label="pick: lightest" if k == timed[0][0] else None, linestyle="none",
         )  # fmt: skip
-        sentences += [prefix(studies, study) + s for s in _latency_sentences(front, pick, len(networks))]
+        sentences += of_study(studies, study, _latency_sentences(front, pick, len(networks)))
     log_scale(drawn, "x", "y")
     legend(drawn)
     return Section(

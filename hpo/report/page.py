@@ -61,6 +61,9 @@ table{font-size:7pt}details::details-content{content-visibility:visible;height:a
 )
 
 
+_MUCH = 800  # characters
+
+
 def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Sequence[Mapping]) -> str:
     """The whole page.
 
@@ -95,8 +98,10 @@ def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Se
 
 def _section(section: Section) -> str:
     shape = "full" if section.small or section.folded else "pair" if len(section.panels) != 1 or section.wide else "one"
-    inside = "".join(f"<p>{_text(s)}</p>" for s in section.sentences)
-    inside += _panels(section)
+    said = "".join(f"<p>{_text(s)}</p>" for s in section.sentences)
+    panels = _panels(section)
+    # of several studies there is much to say: the picture first
+    inside = panels + said if sum(map(len, section.sentences)) > _MUCH else said + panels
     for k, part in enumerate(section.folded):
         sentences = "".join(f"<p>{_text(s)}</p>" for s in part.sentences)
         summary = f"<summary>{html.escape(part.title)}</summary>"

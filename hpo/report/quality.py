@@ -26,6 +26,7 @@ from hpo.report.style import (
     Panel,
     Section,
     axes,
+    color_bar,
     dots,
     log_scale,
 )
@@ -107,9 +108,7 @@ def _hexagons(of: Holdout, judged: Judged, o: int) -> Panel:
     )  # fmt: skip
     drawn.plot(ends, ends, "--", color=FRONT, linewidth=1)
     drawn.grid(visible=False)
-    bar = figure.colorbar(cells, ax=drawn, shrink=0.85, pad=0.02)
-    bar.ax.tick_params(labelsize=8)
-    bar.outline.set_visible(False)
+    color_bar(drawn, cells)
     mse, r2 = judged.scores.mse_per_output[o], judged.scores.r2_per_output[o]
     lines = [f"MSE {number(mse)}", f"R² {r2:.5f}"]
     drawn.text(0.04, 0.98, "\n".join(lines), transform=drawn.transAxes, va="top", fontsize=8.5)
@@ -179,10 +178,7 @@ def _maps(of: Holdout, o: int, a: int, b: int) -> tuple[list[Panel], str]:
         drawn.grid(visible=False)
         logs = [name for name, i in (("x", a), ("y", b)) if is_log(of.x_NI[:, i])]
         log_scale(drawn, *logs)
-        bar = figure.colorbar(cells, ax=drawn, shrink=0.85, pad=0.02)
-        bar.set_label(f"RMSE of {out.name}{units_label(out.units)}", fontsize=8.5)
-        bar.ax.tick_params(labelsize=8)
-        bar.outline.set_visible(False)
+        color_bar(drawn, cells, f"RMSE of {out.name}{units_label(out.units)}")
         which = "network" if k == 0 else _slug(judged)
         panels.append(
             Panel(
@@ -249,7 +245,7 @@ def worst(of: Holdout) -> Section:
 
 def _shift_panel(found) -> Panel:
     shown = found.shifts[:12][::-1]
-    figure, drawn = axes("rank-biserial correlation: worst against the others", "", size=(4.6, 1.6 + 0.22 * len(shown)))
+    figure, drawn = axes("rank-biserial correlation: worst against the others", "", size=(4.6, 1.7 + 0.22 * len(shown)))
     drawn.axvline(0.0, color=FAINT, linewidth=1)
     y = np.arange(len(shown))
     drawn.hlines(y, 0.0, [s.biserial for s in shown], color=STEP2, linewidth=2)

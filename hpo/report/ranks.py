@@ -50,6 +50,11 @@ def prefix(studies: Sequence[StudyView], study: StudyView) -> str:
     return f"{study.label}: " if len(studies) > 1 else ""
 
 
+def of_study(studies: Sequence[StudyView], study: StudyView, sentences: Sequence[str]) -> list[str]:
+    """Sentences about a study; of one among several, joined behind its name."""
+    return list(sentences) if len(studies) == 1 else [prefix(studies, study) + " ".join(sentences)]
+
+
 def flat_of(study: StudyView) -> FlatPart | None:
     return statistics.flat_part([r["validation_mse"] for r in study.first])
 
@@ -81,7 +86,7 @@ def error_against_rank(studies: Sequence[StudyView]) -> Section:
             drawn.plot(ranks, errors, color=study_color(k), linewidth=1.8, label=study.label)
             if flat is not None:
                 drawn.plot(flat.rank, flat.error, "|", color=study_color(k), markersize=14, markeredgewidth=2)
-        sentences += [prefix(studies, study) + s for s in _rank_sentences(study, errors, flat)]
+        sentences += of_study(studies, study, _rank_sentences(study, errors, flat))
     if len(studies) > 1:
         sentences.append("A tick across a curve marks the end of its flat part.")
     log_scale(drawn, "y")
@@ -359,7 +364,7 @@ def trials_needed(studies: Sequence[StudyView]) -> Section:
             drawn.fill_between(counts, low, high, color=BAND, linewidth=0, label="90 % of subsets")
         label = "mean" if len(studies) == 1 else study.label
         drawn.plot(counts, mean, "-", color=color, linewidth=1.8, label=label)
-        sentences += [prefix(studies, study) + s for s in _needed_sentences(study, errors)]
+        sentences += of_study(studies, study, _needed_sentences(study, errors))
     log_scale(drawn, "x", "y")
     legend(drawn)
     panels = [Panel(name="trials-best", alt="Best error of n random trials. " + sentences[0], figure=figure)]
@@ -411,7 +416,7 @@ def _needed_sentences(study: StudyView, errors: np.ndarray) -> list[str]:
         )
     return [
         *said,
-        f"Half of the trials ({half:,}) would have found a best step-1 error {number(ratio)} times that of all, in the "
+        f"Half of the trials ({half:,}) would have found a best step-1 error {ratio:.2f} times that of all, in the "
         "mean.",
     ]
 

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 # name: (on white, on black)
 COLORS = {
@@ -43,6 +47,8 @@ COLOR_MAP = LinearSegmentedColormap.from_list("report", matplotlib.colormaps["vi
 
 # A figure is drawn at the width at which a phone shows it, so that its text is readable there.
 WIDE, SMALL = (4.6, 3.6), (3.4, 3.0)
+# Of the PNG files, and of pictures within the SVG and PDF.
+_DPI = 150
 # More markers than this are drawn as a picture inside the SVG.
 MOST_MARKERS = 1_500
 
@@ -117,7 +123,7 @@ def study_color(k: int) -> str:
 def axes(xlabel: str, ylabel: str, *, size=WIDE, title: str = "") -> tuple[Figure, Axes]:
     """A figure with one pair of axes."""
     with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=size, dpi=150, layout="constrained")
+        figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
         drawn = figure.add_subplot()
     drawn.set_xlabel(xlabel)
     drawn.set_ylabel(ylabel)
@@ -134,22 +140,44 @@ def log_scale(drawn: Axes, *which: str) -> None:
     """A logarithmic axis on which ticks are labelled however few decades it spans."""
     for name in which:
         getattr(drawn, f"set_{name}scale")("log")
-        axis = getattr(drawn, f"{name}axis")
-        low, high = sorted(getattr(drawn, f"get_{name}lim")())
-        if low > 0 and high / low < 30:
-            axis.set_major_locator(
-                LogLocator(subs=(1.0, 2.0, 5.0) if high / low > 3 else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
-            )
-            axis.set_major_formatter(_Plain())
-        axis.set_minor_formatter(NullFormatter())
+        _label(getattr(drawn, f"{name}axis"), *sorted(getattr(drawn, f"get_{name}lim")()))
 
 
-class _Plain(LogFormatter):
-    """2e-05 rather than a power with a factor; 500 rather than 5e+02."""
+def _label(axis: Axis, low: float, high: float) -> None:
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(_short)
+    if high / low < 3:
+        axis.set_major_locator(MaxNLocator(nbins=5))
+        axis.set_minor_locator(NullLocator())
+    elif high / low < 30:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    else:
+        axis.set_major_formatter(_power)
 
-    def __call__(self, value, pos=None):
-        text = f"{value:g}" if 1e-3 <= value < 1e5 else f"{value:.1e}"
-        return re.sub(r"(\.0)?e([+-])0*", r"e\2", text).replace("e+", "e")
+
+def _short(value: float, position: int | None = None) -> str:
+    """500, 0.02, 2e-5."""
+    if 1e-3 <= value < 1e5:
+        return f"{value:g}"
+    return re.sub(r"(\.0+)?e([+-])0*", r"e\2", f"{value:.2e}").replace("e+", "e")
+
+
+def _power(value: float, position: int | None = None) -> str:
+    """10⁻² in characters of the font: setting it as a formula would take most of the time of drawing."""
+    exponent = round(np.log10(value)) if value > 0 else 0
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def color_bar(drawn: Axes, cells, label: str = "") -> None:
+    """A logarithmic colour bar beside the axes."""
+    bar = drawn.figure.colorbar(cells, ax=drawn, shrink=0.85, pad=0.02)
+    bar.set_label(label, fontsize=8.5)
+    _label(bar.ax.yaxis, cells.norm.vmin, cells.norm.vmax)
+    bar.ax.tick_params(labelsize=8)
+    bar.outline.set_visible(False)
 
 
 def whole_ticks(drawn: Axes, *which: str) -> None:
@@ -178,8 +206,14 @@ def dots(drawn: Axes, x: Sequence, y: Sequence, color: str, *, size: float = 4.0
 def to_svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element for a page: text is text, colours are CSS variables, identifiers its own."""
     stream = io.StringIO()
+    backgrounds = [figure.patch, *(a.patch for a in figure.axes)]
+    for patch in backgrounds:
+        patch.set_visible(False)
     with matplotlib.rc_context(_RC | {"svg.hashsalt": name}):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        # not savefig: it draws everything twice
+        FigureCanvasSVG(figure).print_svg(stream, metadata={"Date": None, "Creator": None})
+    for patch in backgrounds:
+        patch.set_visible(True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -195,5 +229,6 @@ def save(figure: Figure, path_without_ending: str) -> None:
     """Write the PNG and the PDF, of a figure that `to_svg` has laid out: finding the layout takes half of the time."""
     figure.set_layout_engine("none")
     with matplotlib.rc_context(_RC):
-        figure.savefig(f"{path_without_ending}.png")
-        figure.savefig(f"{path_without_ending}.pdf", metadata={"CreationDate": None})
+        figure.set_dpi(_DPI)  # writing SVG or PDF leaves it at 72
+        FigureCanvasAgg(figure).print_png(f"{path_without_ending}.png")
+        FigureCanvasPdf(figure).print_pdf(f"{path_without_ending}.pdf", metadata={"CreationDate": None})

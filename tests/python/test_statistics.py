@@ -65,10 +65,19 @@ def test_a_curve_that_steepens_nowhere_has_no_flat_part(parts):
     assert statistics.flat_part(curve(*parts)) is None
 
 
-def test_a_flat_part_of_many_trials_is_found_on_a_grid():
-    found = statistics.flat_part(curve((6000, 2.0), (4000, 1000.0)))
-    assert abs(found.rank - 6000) <= 10_000 / 63 + 1  # one step of the grid
+@pytest.mark.parametrize("rank", [1000, 3333, 6000, 8000])
+@pytest.mark.parametrize("rise", [4.0, 8.0, 60.0])
+def test_a_flat_part_of_many_trials_is_found_on_a_grid(rank, rise):
+    slope = 0.1 / rank
+    found = statistics.flat_part(
+        curve((rank, math.exp(0.1)), (10_000 - rank, math.exp(rise * slope * (10_000 - rank))))
+    )
+    assert abs(found.rank - rank) <= 10_000 / 63 + 1  # one step of the grid
     assert found.low <= found.rank <= found.high
+
+
+def test_a_slope_that_merely_doubles_ends_no_flat_part():
+    assert statistics.flat_part(curve((500, 1.2), (500, 1.2**2))) is None
 
 
 def test_too_few_trials_have_no_flat_part():
