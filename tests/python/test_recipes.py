@@ -153,11 +153,11 @@ def test_a_training_that_is_taken_up_in_the_middle_ends_in_the_same_bits(kind, m
 
 
 def test_step_falls_after_every_so_many_epochs():
-    recipe = Recipe(learning_rate=1.0, learning_rate_schedule="step", step_epochs=3, step_factor=0.5, max_epochs=7)
-    for num_steps in (1, 7, 49, 1000):  # quotients of which some are not exact
-        for epoch in range(7):
+    recipe = Recipe(learning_rate=1.0, learning_rate_schedule="step", step_epochs=3, step_factor=0.5, max_epochs=22)
+    for num_steps in (1, 7, 49, 1000):  # 15 / 22 * 22 falls short of 15
+        for epoch in range(22):
             for step in (0, num_steps - 1):
-                rate = recipe.rate_at((epoch * num_steps + step) / (7 * num_steps))
+                rate = recipe.rate_at((epoch * num_steps + step) / (22 * num_steps))
                 assert rate == 0.5 ** (epoch // 3), (num_steps, epoch, step)
 
 
