@@ -30,6 +30,10 @@ OUTPUT_ACTIVATIONS = ("auto", "sigmoid", "tanh", "identity")
 TRANSFORMS = ("auto", "none", "log", "log10", "sqrt", "logit")
 ENGINES = ("fleet", "plain")
 PRECISIONS = ("float32", "tf32", "bf16")
+SAMPLERS = ("random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2")
+PRUNERS = ("none", "median", "asha", "hyperband")
+ADAPTIVE_SAMPLERS = ("tpe", "gp", "cmaes", "nsga2")
+LEAST_CMAES_BATCH = 4  # half of a batch, at least two, make the next one's mean
 
 # The paper trains and validates on halves of its three smallest subsets (p = 0.005, 0.0005, 0.00025), on 80 and
 # 20 % of the larger ones.
@@ -246,6 +250,22 @@ class SearchSettings:
         How networks are trained: as `hpo.fleet` does, or by the plain loop that it is measured against.
     precision : {'float32', 'tf32', 'bf16'}
         Of the matrix products; the last two on GPUs that have them.
+    sampler : {'random', 'grid', 'sobol', 'tpe', 'gp', 'cmaes', 'nsga2'}
+        Where configurations come from: see `hpo.samplers` and `hpo.adaptive`.
+    batch : int
+        Trials that an adaptive sampler or a pruner decides on together, knowing all but the batch before. At least
+        half as many as there are workers, or some of them wait.
+    startup : int
+        Finished trials from which an adaptive sampler begins to learn, and finished trials at an epoch from which a
+        pruner compares there.
+    population : int or None
+        Of `nsga2`; None: 20.
+    pruner : {'none', 'median', 'asha', 'hyperband'}
+        Which trainings of step 1 end early: see `hpo.pruners`.
+    min_epochs : int
+        No training is pruned before.
+    reduction : int
+        One in so many goes on from a rung to the next, of so many times the epochs (asha, hyperband).
     """
 
     trials: int = 10_000
@@ -259,6 +279,13 @@ class SearchSettings:
     checkpoint_seconds: float = 30.0
     engine: str = "fleet"
     precision: str = "float32"
+    sampler: str = "random"
+    batch: int = 10
+    startup: int = 10
+    population: int | None = None
+    pruner: str = "none"
+    min_epochs: int = 4
+    reduction: int = 3
 
     def __post_init__(self):
         _expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
@@ -278,8 +305,20 @@ class SearchSettings:
         _expect("light_top", self.light_top, light, "a whole number of at least 0")
         _expect("light_factor", self.light_factor, _in(self.light_factor, 1.0, math.inf), "a number of at least 1")
         _expect("checkpoint_seconds", self.checkpoint_seconds, _in(self.checkpoint_seconds, 0.0, math.inf), "0 or more")
-        for name, known in (("engine", ENGINES), ("precision", PRECISIONS)):
+        named = {"engine": ENGINES, "precision": PRECISIONS, "sampler": SAMPLERS, "pruner": PRUNERS}
+        for name, known in named.items():
             _expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
+        least_batch = LEAST_CMAES_BATCH if self.sampler == "cmaes" else 1
+        whole = {"batch": least_batch, "startup": 1, "population": 2, "min_epochs": 1, "reduction": 2}
+        for name, least in whole.items():
+            value = getattr(self, name)
+            valid = (type(value) is int and value >= least) or (name == "population" and value is None)
+            _expect(name, value, valid, f"a whole number of at least {least}")
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether a trial depends on what came of earlier ones."""
+        return self.sampler in ADAPTIVE_SAMPLERS or self.pruner != "none"
 
     @property
     def num_top(self) -> int:

@@ -166,15 +166,15 @@ def frozen_trial(record: dict, space: Space) -> FrozenTrial:
     import optuna
     from optuna.trial import TrialState
 
-    complete = record["state"] == "complete"
+    states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     attributes = {"trial": record["trial"], "hidden": record["hidden"], "num_parameters": record["num_parameters"]}
     attributes |= {k: record[k] for k in ("step", "seconds", "best_epoch", "epochs", "worker", "model")}
     attributes |= {k: record[k] for k in ("error", "promoted") if record.get(k)}
     trial = optuna.trial.create_trial(
-        state=TrialState.COMPLETE if complete else TrialState.FAIL,
+        state=states[record["state"]],
         params=record["params"],
         distributions=space.distributions(record["params"]),
-        value=record["validation_mse"] if complete else None,
+        value=record["validation_mse"],
         intermediate_values=dict(enumerate(record["curve"]["validation_mse"], start=1)),
         user_attrs=attributes,
     )

@@ -105,6 +105,7 @@ class StepView:
     total: int | None
     done: int
     failed: int
+    pruned: int
     running: int
     best: tuple[Best, ...]
     rate: float | None
@@ -170,8 +171,8 @@ class _Done:
     seconds: float
 
     @property
-    def complete(self) -> bool:
-        return self.record["state"] == "complete"
+    def failed(self) -> bool:
+        return self.record["state"] == "failed"
 
 
 class _Tally:
@@ -179,7 +180,7 @@ class _Tally:
 
     def __init__(self):
         self.done: dict[int, _Done] = {}
-        self.failed = 0
+        self.failed = self.pruned = 0
         self.errors: Counter[str] = Counter()
         self.best: list[Best] = []
         self.begun: float | None = None
@@ -190,7 +191,12 @@ class _Tally:
     def add(self, d: _Done) -> None:
         r = d.record
         self.done[r["trial"]] = d
-        if d.complete:
+        if d.failed:
+            self.failed += 1
+            self.errors[r["error"]] += 1
+        elif r["state"] == "pruned":
+            self.pruned += 1
+        else:
             best = Best(
                 trial=r["trial"],
                 mse=r["validation_mse"],
@@ -200,11 +206,9 @@ class _Tally:
             )
             if len(self.best) < _NUM_BEST or best.mse <= self.best[-1].mse:
                 self.best = sorted([*self.best, best], key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
+        if not d.failed:
             self._used[0] += d.used
             self._used[1] += 1
-        else:
-            self.failed += 1
-            self.errors[r["error"]] += 1
         self.begun = min(d.finished - d.seconds, self.begun or math.inf)
         self.ended = max(d.finished, self.ended or 0.0)
         heapq.heappush(self._latest, (d.finished, r["trial"]))
@@ -295,12 +299,11 @@ class Observer:
     # -- records -----------------------------------------------------------------------------------------------------
 
     def _kept(self, r: dict) -> _Done:
-        complete = r["state"] == "complete"
-        keys = ("trial", "state", "validation_mse", "num_parameters", "hidden", "epochs", "error")
+        keys = ("trial", "state", "params", "validation_mse", "num_parameters", "hidden", "epochs", "error")
         return _Done(
             record={k: r[k] for k in keys},
             flop=self._cost(r["step"], r["hidden"], r["train"]),
-            used=r["epochs"] / r["train"]["max_epochs"] if complete else None,
+            used=r["epochs"] / r["train"]["max_epochs"] if r["state"] != "failed" else None,
             finished=datetime.fromisoformat(r["finished"]).timestamp(),
             seconds=r["seconds"],
         )
@@ -342,8 +345,11 @@ class Observer:
         return math.fsum(sample) / max(len(sample), 1) * num_missing
 
     def _draw(self, step: int, trial: int) -> float:
+        first = self._tallies[1].done
+        if step == 1 and self._config.search.sampler != "random":  # what is still to come is as what was
+            return math.fsum(d.flop for d in first.values()) / len(first) if first else 1.0
         if (step, trial) not in self._flop:
-            params = self._space.draw(trial)
+            params = first[trial].record["params"] if step == 2 else self._space.draw(trial)
             recipe = vars(self._space.recipe(params, step))
             self._flop[step, trial] = self._cost(step, self._space.hidden(params), recipe)
         return self._flop[step, trial]
@@ -384,6 +390,7 @@ class Observer:
             total=None if chosen is None else len(chosen),
             done=len(tally.done),
             failed=tally.failed,
+            pruned=tally.pruned,
             running=busy if chosen is None else min(busy, len(chosen) - len(tally.done)),
             best=tuple(tally.best),
             rate=rate,

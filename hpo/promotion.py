@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpo.study import ranking
@@ -12,6 +13,7 @@ class Promotion:
     """A trial of step 1 that goes on: for its `error`, or for being `light`."""
 
     trial: int
+    params: Mapping[str, object]
     promoted: str
     step1_mse: float
     step1_rank: int
@@ -20,7 +22,8 @@ class Promotion:
 def promote(records: list[dict], *, top: int, light_top: int, light_factor: float) -> list[Promotion]:
     """Choose the trials to retrain.
 
-    The `top` trials of least error, ties by trial number. Then `light_top` more that are cheap for their error,
+    The `top` trials of least error, ties by trial number; pruned ones only if there are too few
+    others. Then `light_top` more that are cheap for their error,
     among those with an error of at most `light_factor` times the best: the Pareto front of (number of parameters,
     error), fewest parameters first, then the front of what remains, and so on. A network light enough to replace a
     parameterization is rarely among the best by error on a small subset, where larger networks lead; retraining
@@ -43,7 +46,7 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
     if ranked and light_top:
         limit = light_factor * ranked[0]["validation_mse"]
         taken = {r["trial"] for r, _ in chosen}
-        rest = [r for r in ranked if r["validation_mse"] <= limit]
+        rest = [r for r in ranked if r["state"] == "complete" and r["validation_mse"] <= limit]
         light: list[dict] = []
         while rest and len(light) < light_top:
             front = _front(rest)
@@ -51,7 +54,13 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
             light += [r for r in front if r["trial"] not in taken]
         chosen += [(r, "light") for r in light[:light_top]]
     return [
-        Promotion(trial=r["trial"], promoted=why, step1_mse=r["validation_mse"], step1_rank=rank[r["trial"]])
+        Promotion(
+            trial=r["trial"],
+            params=r["params"],
+            promoted=why,
+            step1_mse=r["validation_mse"],
+            step1_rank=rank[r["trial"]],
+        )
         for r, why in chosen
     ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpo.config import Config, read_toml
+from hpo.config import SAMPLERS, Config, read_toml
 from hpo.errors import Interrupted, SearchError
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.slurm import launch
@@ -56,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     add("--p-subset", type=float, metavar="P", help="part of the samples that step 1 uses (default: 0.05)")
     add("--top", type=int, metavar="K", help="trials retrained in step 2 (default: 50)")
     add("--p-retrain", type=float, metavar="P", help="the same as a fraction of the trials")
+    add("--sampler", choices=SAMPLERS, help="where configurations come from (default: random)")
     add("--seed", type=int, metavar="S", help="of the split, the configurations and the trainings (default: 0)")
     add("--depth", metavar="D", help="hidden layers: 3, 1:20 (range) or 1,2,4 (list) (default: 1:20)")
     add("--widths", metavar="W", help="widths of a layer, as --depth (default: 8,16,32,...,2048)")
@@ -206,7 +207,7 @@ def _config(args: argparse.Namespace) -> Config:
     put("space", "depth", _dimension("--depth", args.depth))
     put("space", "widths", _dimension("--widths", args.widths))
     put("train", "max_epochs", args.max_epochs)
-    for key in ("trials", "p_subset", "seed"):
+    for key in ("trials", "p_subset", "seed", "sampler"):
         put("search", key, getattr(args, key))
     if args.top is not None or args.p_retrain is not None:
         for key in ("top", "p_retrain"):

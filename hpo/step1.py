@@ -1,7 +1,8 @@
 """Step 1: many configurations on a small part of the data.
 
 All members compute the same order of trials and the same blocks of it. A member leases a block at a time and hands
-its trials to its workers.
+its trials to its workers. Where trials depend on earlier ones (see `hpo.proposals`), every block is one trial, and
+can be had when its batch is known.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from hpo.history import Finished
 from hpo.leases import Leases
 from hpo.members import Crew
+from hpo.proposals import Proposals
 from hpo.tail import FolderTail
 from hpo.trial import StudyContext, Task
 
@@ -23,16 +26,17 @@ _LARGEST_BLOCK = 16
 _LOOK_S = 1.0
 
 
-def order(context: StudyContext) -> list[int]:
+def order(context: StudyContext, proposals: Proposals) -> list[int]:
     """All trials in the order in which they run.
 
     They go in order of their number: what is finished after any time is then a fair draw from the space, and the
-    Optuna study grows without gaps. Only the last go largest first.
+    Optuna study grows without gaps. Only the last go largest first; of a batch, its own.
     """
     trials = context.config.search.trials
+    if proposals.is_batched:
+        return list(range(trials))
     split = trials - min(_MOST_BALANCED, trials // 8)
-    space = context.space
-    flop = {i: context.flop(space, i, 1) for i in range(split, trials)}
+    flop = {i: context.flop(context.space, proposals.trial(i).params, 1) for i in range(split, trials)}
     return [*range(split), *sorted(flop, key=lambda i: (-flop[i], i))]
 
 
@@ -61,12 +65,16 @@ class Step1Source:
         self._context, self._space, self._clock = context, context.space, clock
         self._leases: Leases = crew.leases
         self._is_dead, self._verify_s = crew.roster.is_dead, crew.roster.lease_seconds / 2
-        self._order = order(context)
-        self._blocks = blocks(len(self._order))
-        self._tail = FolderTail(context.folder / "step1", curves=False)
+        self._proposals = Proposals(context.folder, self._space)
+        batched = self._proposals.is_batched
+        self._order = order(context, self._proposals)
+        self._blocks = [(t, t) for t in self._order] if batched else blocks(len(self._order))
+        self._tail = FolderTail(context.folder / "step1", curves=batched)
         self._finished: set[int] = set()  # of the study's trials
+        self._known: set[int] = set()  # finished, and taken into the proposals
+        self._opened = 0  # trials of batches that are known
         self._read()
-        self._fresh = deque(range(len(self._blocks)))
+        self._fresh = deque(() if batched else range(len(self._blocks)))
         self._taken: set[str] = set()  # keys that somebody had leased when we last looked
         self._theirs: dict[int, str | None] = {}  # blocks that another member has, and who
         self._orphans: deque[int] = deque()  # those whose owner died
@@ -80,9 +88,13 @@ class Step1Source:
         while len(tasks) < free and (self._mine or self._claim()):
             _, trial = self._mine.popleft()
             if trial not in self._finished:
-                flop = self._context.flop(self._space, trial, 1)
-                tasks.append(Task(step=1, trial=trial, flop=flop, extra={}))
+                tasks.append(self._task(trial))
         return tasks
+
+    def _task(self, trial: int) -> Task:
+        t = self._proposals.trial(trial)
+        flop = self._context.flop(self._space, t.params, 1)
+        return Task(step=1, trial=trial, flop=flop, extra={}, params=t.params, limits=t.limits)
 
     def record(self, record: dict) -> None:
         """A trial of ours is finished."""
@@ -111,7 +123,7 @@ class Step1Source:
         while self._orphans:
             if self._lease(self._orphans.popleft()):
                 return True
-        while self._fresh:
+        while self._fresh or self._open():
             block = self._fresh.popleft()
             if self._key(block) in self._taken:
                 self._theirs[block] = None
@@ -120,6 +132,21 @@ class Step1Source:
             elif block in self._theirs:  # somebody was faster: who else is there?
                 self._taken = self._leases.taken("step1-")
         return False
+
+    def _open(self) -> bool:
+        """Whether another batch can be known by now; its trials go largest first."""
+        if not self._proposals.is_batched:
+            return False
+        if len(self._known) < len(self._finished):
+            self._read()  # of our own trials we were told no curves
+        trials = self._proposals.open_next() if self._opened < len(self._order) else None
+        if trials is None:
+            return False
+        self._opened = trials.stop
+        new = [t for t in trials if t < len(self._order) and t not in self._finished]
+        flop = {t: self._task(t).flop for t in new}
+        self._fresh.extend(sorted(new, key=lambda t: (-flop[t], t)))
+        return bool(self._fresh) or self._open()
 
     def _lease(self, block: int) -> bool:
         """Whether we have the block now, with something left to do."""
@@ -151,8 +178,12 @@ class Step1Source:
                 self._orphans.append(block)
 
     def _read(self) -> None:
-        trials = len(self._order)
-        self._finished.update(r["trial"] for r in self._tail.poll() if r["trial"] < trials)
+        for r in self._tail.poll():
+            if self._proposals.is_batched:
+                self._known.add(r["trial"])
+                self._proposals.finished(r["trial"], Finished.of(r))
+            if r["trial"] < len(self._order):
+                self._finished.add(r["trial"])
 
     def _verify_if_due(self) -> None:
         """After a long pause others may have thought us dead: leave to them what they took."""

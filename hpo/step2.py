@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,7 +37,8 @@ def tasks(context: StudyContext, promotions: list[Promotion], finished: Iterable
         Task(
             step=2,
             trial=p.trial,
-            flop=context.flop(space, p.trial, 2),
+            flop=context.flop(space, p.params, 2),
+            params=p.params,
             extra={"promoted": p.promoted, "step1_mse": p.step1_mse, "step1_rank": p.step1_rank},
         )
         for p in promotions
@@ -46,10 +47,10 @@ def tasks(context: StudyContext, promotions: list[Promotion], finished: Iterable
     return sorted(todo, key=lambda t: (-t.flop, t.trial))
 
 
-def largest_group(context: StudyContext, trial: int, device: str) -> int:
-    """The most ranks, a power of two, that still make a trial faster on devices of that kind ('cpu' or 'cuda')."""
+def largest_group(context: StudyContext, params: Mapping[str, object], device: str) -> int:
+    """The most ranks, a power of two, that still make a trial with those parameters faster on devices of that kind
+    ('cpu' or 'cuda')."""
     space = context.space
-    params = space.draw(trial)
     spec, recipe = context.spec(space, params), space.recipe(params, 2)
     batch = min(recipe.batch_size, context.prepared[2].num_train)
     ranks = min(batch / _LEAST_ROWS[device], training_flop(spec, batch, 0, 1) / _LEAST_FLOP[device])
@@ -209,7 +210,7 @@ class Step2Source:
             return max(1, min(self._ranks, workers))
         left = sum(trial not in self._finished for trial in self._tasks)
         kind = self._devices[0].partition(":")[0]
-        return min(_power_of_two(workers / max(1, left)), largest_group(self._context, task.trial, kind))
+        return min(_power_of_two(workers / max(1, left)), largest_group(self._context, task.params, kind))
 
     def _workers(self) -> int:
         """Workers of all members that are alive."""

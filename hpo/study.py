@@ -217,9 +217,9 @@ def read_description(folder: Path) -> dict | None:
 
 
 def ranking(records: list[dict]) -> list[dict]:
-    """Completed records, least error first; ties go to the lower trial number."""
-    complete = [r for r in records if r["state"] == "complete"]
-    return sorted(complete, key=lambda r: (r["validation_mse"], r["trial"]))
+    """Completed records, least error first, then pruned ones likewise; ties go to the lower trial number."""
+    finished = [r for r in records if r["state"] != "failed"]
+    return sorted(finished, key=lambda r: (r["state"] == "pruned", r["validation_mse"], r["trial"]))
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -115,6 +115,11 @@ class Progress:
 
     A training is advanced piece by piece, each bounded in time, and can be written down between any two of them.
     A subclass gives the four methods below that raise NotImplementedError, and `_keep_best`.
+
+    Attributes
+    ----------
+    limits : mapping of int to float
+        Largest least validation MSE after so many epochs with which the training goes on.
     """
 
     def __init__(self, recipe: Recipe, *, batch_seed: int):
@@ -125,12 +130,26 @@ class Progress:
         self.best_mse = math.inf
         self.train_curve: list[float] = []
         self.validation_curve: list[float] = []
+        self.limits: Mapping[int, float] = {}
 
     @property
     def done(self) -> bool:
+        return self._complete or self._beyond_limit
+
+    @property
+    def pruned(self) -> bool:
+        """Whether it ended at one of its limits, and would have gone on."""
+        return self._beyond_limit and not self._complete
+
+    @property
+    def _complete(self) -> bool:
         recipe = self.recipe
         stale = recipe.patience > 0 and self.epoch - self.best_epoch >= recipe.patience
         return self.epoch >= recipe.max_epochs or stale
+
+    @property
+    def _beyond_limit(self) -> bool:
+        return self.best_mse > self.limits.get(self.epoch, math.inf)
 
     @property
     def waiting(self) -> bool:
@@ -414,7 +433,8 @@ def pieces_of_an_epoch(spec: MLPSpec, recipe: Recipe, data: TrainingData) -> lis
 class Outcome:
     """What one training came to.
 
-    `error` is None, or why it failed; `weights` are those of the best epoch, None after a failure.
+    `error` is None, or why it failed; `weights` are those of the best epoch, None after a failure; `pruned`: it ended
+    at one of its limits.
     """
 
     validation_mse: float | None
@@ -425,6 +445,7 @@ class Outcome:
     seconds: float
     error: str | None
     weights: dict[str, torch.Tensor] | None
+    pruned: bool = False
 
 
 def outcome_of(training: Progress, seconds: float, error: str | None = None) -> Outcome:
@@ -438,6 +459,7 @@ def outcome_of(training: Progress, seconds: float, error: str | None = None) -> 
         seconds=seconds,
         error=error,
         weights=None if error else training.best_weights(),
+        pruned=not error and training.pruned,
     )
 
 

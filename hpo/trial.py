@@ -42,7 +42,7 @@ class Task:
     """A trial to run in step 1 or 2; `extra` goes into the record (step 2: why it was promoted).
 
     With a `seat`, this worker is one of several that train it together. `params`: None stands for what the space
-    draws for that number.
+    draws for that number. `limits`: see `hpo.train.Progress`.
     """
 
     step: int
@@ -51,6 +51,7 @@ class Task:
     extra: Mapping[str, object]
     seat: Seat | None = None
     params: Mapping[str, object] | None = None
+    limits: tuple[tuple[int, float], ...] = ()
 
     def params_in(self, space: Space) -> Mapping[str, object]:
         """Its parameters."""
@@ -94,9 +95,8 @@ class StudyContext:
             **space.architecture(params),
         )
 
-    def flop(self, space: Space, trial: int, step: int) -> float:
+    def flop(self, space: Space, params: Mapping[str, object], step: int) -> float:
         """Arithmetic of a trial if it runs all its epochs, plus what small layers cost beyond their arithmetic."""
-        params = space.draw(trial)
         spec, recipe, data = self.spec(space, params), space.recipe(params, step), self.prepared[step]
         steps = -(-data.num_train // recipe.batch_size) * recipe.max_epochs
         overhead = _OVERHEAD_FLOP * steps * (len(spec.hidden) + 2)
@@ -234,6 +234,7 @@ class TrialRunner:
             training = Training(plan.spec, plan.recipe, data, **seeds)
         else:
             training = FlatTraining(plan.spec, plan.recipe, data, **seeds, precision=search.precision, lane=lane)
+        training.limits = dict(task.limits)
         return training, plan.checkpoint.restore(training) if plan.writes else 0.0
 
     def _write_if_due(self, flight: Flight) -> None:
@@ -340,7 +341,7 @@ def make_record(task: Task, params, spec: MLPSpec, recipe: Recipe, outcome: Outc
         "schema": RECORD_SCHEMA,
         "step": task.step,
         "trial": task.trial,
-        "state": "failed" if outcome.error else "complete",
+        "state": "failed" if outcome.error else "pruned" if outcome.pruned else "complete",
         "params": params,
         "hidden": list(spec.hidden),
         "activation": spec.activation,

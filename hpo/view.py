@@ -58,6 +58,8 @@ def counts(s: StepView, *, running: bool = True) -> list[str]:
     parts = []
     if running and not s.finished:
         parts.append(f"{s.running:,} running")
+    if s.pruned:
+        parts.append(f"{s.pruned:,} pruned")
     parts.append(f"{s.failed:,} failed")
     if s.best:
         parts.append(f"best MSE {s.best[0].mse:.3e} (trial {s.best[0].trial})")

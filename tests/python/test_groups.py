@@ -29,7 +29,11 @@ class Cluster:
     def source(self, name, workers=1, device="cpu", **options):
         member = {"name": name, "devices": [device] * workers}
         self.members[name] = member
-        promotions = [Promotion(trial=t, promoted="error", step1_mse=0.1, step1_rank=t + 1) for t in range(self.trials)]
+        space = self.context.space
+        promotions = [
+            Promotion(trial=t, params=space.draw(t), promoted="error", step1_mse=0.1, step1_rank=t + 1)
+            for t in range(self.trials)
+        ]
         roster = Roster(self, name)
         leases = Leases(self.folder / "leases", name, roster.is_dead)
         crew = Crew(Member(member), roster, leases)
@@ -230,7 +234,7 @@ def test_auto_shares_workers_out_only_when_there_are_more_than_trials(cluster):
     few = cluster.source("a", workers=3)
     assert [few._size(t) for t in few._tasks.values()] == [1, 1, 1]
     many = cluster.source("b", workers=10)  # 13 workers for 3 trials
-    limits = {t: largest_group(cluster.context, t, "cpu") for t in range(3)}
+    limits = {t: largest_group(cluster.context, cluster.context.space.draw(t), "cpu") for t in range(3)}
     assert [many._size(t) for t in many._tasks.values()] == [min(4, limits[t]) for t in many._tasks]
     assert set(limits.values()) != {1}
 
@@ -245,9 +249,10 @@ def test_auto_makes_no_groups_where_they_would_not_keep_to_bfloat16(cluster):
 
 def test_the_largest_group_follows_batch_and_network():
     context = context_of(400)
-    limits = {t: largest_group(context, t, "cpu") for t in range(400)}
+    limits = {t: largest_group(context, context.space.draw(t), "cpu") for t in range(400)}
     assert set(limits.values()) <= {1, 2, 4, 8} and limits[max(limits, key=limits.get)] == 4
-    assert {largest_group(context, t, "cuda") for t in range(400)} == {1}, "batches of 1000 fill no GPU twice"
+    on_a_gpu = {largest_group(context, context.space.draw(t), "cuda") for t in range(400)}
+    assert on_a_gpu == {1}, "batches of 1000 fill no GPU twice"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,6 +10,7 @@ from hpo import step1, step2
 from hpo.config import Config
 from hpo.prepare import Prepared
 from hpo.progress import duration
+from hpo.proposals import Proposals
 from hpo.trial import StudyContext
 
 UNIT = Normaliser(("none",), *(np.zeros(1) for _ in range(6)))
@@ -36,7 +37,8 @@ def context(trials):
 
 def record(trial, mse, parameters=10):
     state = "failed" if mse is None else "complete"
-    return {"trial": trial, "state": state, "validation_mse": mse, "num_parameters": parameters}
+    params = context(40).space.draw(trial)
+    return {"trial": trial, "state": state, "params": params, "validation_mse": mse, "num_parameters": parameters}
 
 
 def chosen(promotions):
@@ -78,11 +80,11 @@ def test_light_trials_come_front_by_front_lightest_first_within_the_factor():
 
 def test_step1_runs_in_order_of_number_and_the_last_eighth_largest_first():
     c = context(40)
-    order = step1.order(c)
+    order = step1.order(c, Proposals(Path(), c.space))
     assert order[:35] == list(range(35)) and sorted(order[35:]) == list(range(35, 40))
-    flop = [c.flop(c.space, t, 1) for t in order[35:]]
+    flop = [c.flop(c.space, c.space.draw(t), 1) for t in order[35:]]
     assert flop == sorted(flop, reverse=True) and order[35:] != list(range(35, 40))
-    assert step1.order(context(7)) == list(range(7))
+    assert step1.order(context(7), Proposals(Path(), context(7).space)) == list(range(7))
 
 
 def test_blocks_cover_the_trials_and_end_as_single_ones():

@@ -9,6 +9,7 @@ import pytest
 from emulator.records import RecordWriter, read_folder
 from hpo.config import Config
 from hpo.leases import Leases
+from hpo.proposals import Proposals
 from hpo.step1 import Step1Source, blocks, order
 from hpo.trial import StudyContext
 
@@ -73,7 +74,7 @@ def test_members_share_the_trials_and_run_none_twice(tmp_path, trials):
 def test_one_member_alone_runs_them_in_the_order_of_the_study(tmp_path):
     world = World(tmp_path, 300)
     world.finish([world.join("m")])
-    assert [t for t, _ in world.runs] == order(world.context)
+    assert [t for t, _ in world.runs] == order(world.context, Proposals(tmp_path, world.context.space))
 
 
 def test_whoever_dies_and_whenever_every_trial_is_run_and_only_lost_ones_twice(tmp_path):

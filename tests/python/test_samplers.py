@@ -1,0 +1,229 @@
+"""Where configurations come from: the space is covered, learnt from, and the same search comes again."""
+
+import itertools
+import random
+
+import pytest
+import torch
+from tests.python.hpo_cases import outcomes, raw_records, run, write_config, write_samples
+from tests.python.sampler_cases import BEST, config, error, least, parameters, plain, search
+
+from hpo.config import ADAPTIVE_SAMPLERS, SAMPLERS, Config
+from hpo.dimensions import Choices, Range
+from hpo.errors import SearchError
+from hpo.samplers import Permutation, Sobol, sampler_of, value_at
+from hpo.space import Space
+
+
+def space(**search):
+    return Space(config(**search))
+
+
+def small_space(**search):
+    """31 configurations but for the learning rate: one layer of 2 widths, or two of 2 each; step and list."""
+    return Space(
+        Config.from_dict(
+            {
+                "space": {"depth": {"low": 1, "high": 2}, "widths": {"choices": [4, 8]}},
+                "train": {"batch_size": {"low": 100, "high": 400, "step": 100}, "learning_rate": [1e-3, 1e-2, 1e-1]},
+                "search": {"trials": 10, **search},
+            }
+        )
+    )
+
+
+# -- functions of the number -----------------------------------------------------------------------------------------
+
+
+def test_the_grid_has_every_combination_once_and_no_parameter_that_a_network_lacks():
+    s = small_space(sampler="grid")
+    grid = sampler_of(s)
+    assert grid.size == (2 + 4) * 4 * 3
+    found = [grid.params(i) for i in range(grid.size)]
+    keys = {tuple(sorted(p.items())) for p in found}
+    assert len(keys) == grid.size
+    layers = [(w,) for w in (4, 8)] + list(itertools.product((4, 8), repeat=2))
+    assert {s.hidden(p) for p in found} == set(layers)
+    assert {p["batch_size"] for p in found} == {100, 200, 300, 400}
+    order = [s.hidden(p) for p in found]
+    other = sampler_of(small_space(sampler="grid", seed=1))
+    assert order != sorted(order) and found != [other.params(i) for i in range(72)]
+
+
+def test_the_papers_space_is_a_grid_too_of_which_any_place_can_be_had():
+    s = Space(Config.from_dict({"search": {"sampler": "grid", "trials": 10_000}}))
+    grid = sampler_of(s)
+    assert grid.size == sum(9**k for k in range(1, 21))
+    assert len({tuple(grid.params(i).values()) for i in range(200)}) == 200
+
+
+def test_a_grid_refuses_what_it_cannot_list_and_more_trials_than_it_has():
+    with pytest.raises(SearchError, match=r"learning_rate is a range of real numbers from 0.0001 to 0.1; list its"):
+        sampler_of(space(sampler="grid"))
+    with pytest.raises(SearchError, match=r"72 configurations, and trials is 100; give trials = 72"):
+        sampler_of(small_space(sampler="grid", trials=100))
+
+
+def test_a_permutation_gives_every_number_once():
+    for size in (1, 2, 3, 37, 1000):
+        found = [Permutation(size, 5)(k) for k in range(size)]
+        assert sorted(found) == list(range(size))
+    assert found != [Permutation(1000, 6)(k) for k in range(1000)]
+
+
+def test_sobol_points_are_those_of_torch_and_can_be_had_in_any_order():
+    sobol = Sobol(space(sampler="sobol", seed=3))
+    engine = torch.quasirandom.SobolEngine(len(space().parameters()), scramble=True, seed=3)
+    expected = engine.draw(64, dtype=torch.float64)
+    for i in (63, 0, 17, 1, 40):
+        assert torch.equal(torch.tensor(sobol.point(i), dtype=torch.float64), expected[i])
+
+
+def test_sobol_fills_every_parameter_evenly():
+    s = space(sampler="sobol")
+    found = [sampler_of(s).params(i) for i in range(256)]
+    depths = [sum(p["num_hidden"] == d for p in found) for d in (1, 2, 3)]
+    assert all(84 <= n <= 87 for n in depths)
+    rates = sorted(p["learning_rate"] for p in found)
+    assert 10**-2.52 < rates[128] < 10**-2.48, "the median of a logarithmic range, closer than 256 draws come"
+    assert all(set(p) >= {f"width_{k}" for k in range(1, p["num_hidden"] + 1)} for p in found)
+
+
+@pytest.mark.parametrize(
+    "dimension",
+    [
+        Choices(values=("a", "b", "c")),
+        Range(low=1, high=6),
+        Range(low=0.0, high=1.0, step=0.25),
+        Range(low=2, high=40, log=True),
+        Range(low=1e-4, high=1e-1, log=True),
+        Range(low=-1.0, high=3.0),
+    ],
+)
+def test_a_value_at_a_part_is_weighed_as_a_draw(dimension):
+    import numpy as np
+
+    at = [value_at(dimension, (k + 0.5) / 4000) for k in range(4000)]
+    rng = np.random.default_rng(1)
+    drawn = [dimension.draw(rng) for _ in range(4000)]
+    assert {type(v) for v in at} == {type(v) for v in drawn}
+    if len(set(drawn)) < 50:
+        for value in set(drawn) | set(at):
+            assert abs(at.count(value) - drawn.count(value)) < 150  # 4 sigma of 4000 draws
+    else:
+        pairs = zip(at[::400], sorted(drawn)[::400], strict=True)
+        assert all(abs(a / b - 1) < 0.35 or abs(a - b) < 0.15 for a, b in pairs)
+
+
+# -- learning --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "nsga2"])
+def test_an_adaptive_search_is_the_same_whoever_computes_it_and_when(tmp_path, name):
+    c = config(sampler=name, trials=33, batch=6, startup=6, population=6)
+    alone = plain(search(tmp_path / "alone", c))
+    three = plain(search(tmp_path / "three", c, members=3, rng=random.Random(7)))
+    assert three == alone
+    files = [sorted((tmp_path / who / "proposals").iterdir()) for who in ("alone", "three")]
+    assert [f.read_bytes() for f in files[0]] == [f.read_bytes() for f in files[1]]
+    # a study that has lost what was proposed last, and goes on with more trials
+    for k in (4, 5):
+        (tmp_path / "alone" / "proposals" / f"batch-{k}.json").unlink()
+    more = config(sampler=name, trials=36, batch=6, startup=6, population=6)
+    assert plain(search(tmp_path / "alone", more))[:33] == alone
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "nsga2"])
+def test_adaptive_searches_come_closer_to_the_best_than_random_at_equal_trials(tmp_path, name):
+    trials = {"gp": 40}.get(name, 100)
+    seeds = range({"gp": 2}.get(name, 5))
+
+    def fifth(errors):  # one lucky draw decides nothing
+        return sorted(errors)[4]
+
+    ours = theirs = 0.0
+    for seed in seeds:
+        c = config(sampler=name, trials=trials, seed=seed, batch=5)
+        ours += fifth(f.mse for _, f in search(tmp_path / str(seed), c))
+        theirs += fifth(error(Space(c).draw(i)) for i in range(trials))
+    assert ours < 0.9 * theirs
+
+
+def test_the_best_configuration_is_where_it_is_said_to_be():
+    assert error(BEST) == pytest.approx(1e-4)
+
+
+def test_nsga2_keeps_light_networks_that_others_give_up(tmp_path):
+    c = config(sampler="nsga2", trials=100, population=10, startup=10)
+    found = search(tmp_path, c)
+    light = [f.mse for p, f in found[40:] if parameters(p) <= 64]
+    draws = [Space(c).draw(i) for i in range(60)]
+    assert len(light) > sum(parameters(p) <= 64 for p in draws)
+
+
+@pytest.mark.parametrize("name", ADAPTIVE_SAMPLERS)
+def test_failures_drive_an_adaptive_search_away(tmp_path, name):
+    """Half of the space fails: it is left, since a failure is told as the worst error."""
+    trials = {"gp": 36}.get(name, 60)
+    c = config(sampler=name, trials=trials, batch=6, startup=6)
+    found = search(tmp_path, c, failing=lambda params: params["learning_rate"] > 10**-2.5)
+    late = [f.state for _, f in found[trials // 2 :]]
+    assert late.count("failed") < 0.4 * len(late)
+
+
+def test_a_search_where_all_fail_goes_on(tmp_path):
+    for name in ADAPTIVE_SAMPLERS:
+        c = config(sampler=name, trials=24, batch=4, startup=4)
+        assert {f.state for _, f in search(tmp_path / name, c, failing=lambda params: True)} == {"failed"}
+
+
+def test_cmaes_refuses_a_space_of_one_dimension_and_tiny_batches(tmp_path):
+    c = Config.from_dict({"space": {"depth": 1, "widths": [4, 8]}, "search": {"sampler": "cmaes", "trials": 8}})
+    with pytest.raises(SearchError, match="needs two hyperparameters or more; only width_1 is searched"):
+        search(tmp_path, c)
+    with pytest.raises(SearchError, match=r"batch is 3 \(int\); expected a whole number of at least 4"):
+        config(sampler="cmaes", batch=3)
+
+
+def test_a_gaussian_process_is_shown_the_best_and_the_latest(tmp_path, monkeypatch):
+    from hpo import adaptive
+
+    monkeypatch.setattr(adaptive, "MOST_GP_TRIALS", 12)
+    found = search(tmp_path, config(sampler="gp", trials=30, batch=6, startup=6))
+    assert least(found) < 1e-3
+
+
+def test_what_nobody_searched_is_refused(tmp_path):
+    c = Config.from_dict({"space": {"depth": 1, "widths": 4}, "search": {"sampler": "tpe", "trials": 4}})
+    with pytest.raises(SearchError, match="nothing to choose: every hyperparameter is fixed"):
+        search(tmp_path, c)
+
+
+# -- real searches ---------------------------------------------------------------------------------------------------
+
+
+def settings(folder, name, **search):
+    """Sixteen trainings of tiny networks for a function that needs a learning rate above 1e-4."""
+    samples = write_samples(folder / "samples.nc", num_samples=400)
+    rate = [1e-6, 1e-3, 3e-2] if name == "grid" else {"low": 1e-6, "high": 1e-1, "log": True}
+    return write_config(
+        folder / "search.toml",
+        samples,
+        space={"depth": {"low": 1, "high": 2}, "widths": {"choices": [4, 8]}},
+        train={"max_epochs": 4, "learning_rate": rate, "batch_size": 32},
+        search={"trials": 16, "top": 2, "p_subset": 0.5, "sampler": name, "batch": 4, "startup": 4, **search},
+    )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_searches_for_real_and_the_same_with_any_number_of_workers(tmp_path, name):
+    c = settings(tmp_path, name)
+    run("--config", c, "--workers", 1, "--quiet", out=tmp_path / "one")
+    run("--config", c, "--workers", 3, "--quiet", out=tmp_path / "three")
+    assert outcomes(tmp_path / "one", 1) == outcomes(tmp_path / "three", 1)
+    assert outcomes(tmp_path / "one", 2) == outcomes(tmp_path / "three", 2)
+    first, second = raw_records(tmp_path / "one", 1), raw_records(tmp_path / "one", 2)
+    assert len(first) == 16 and len(second) == 2
+    assert all(r["params"]["learning_rate"] > 1e-4 for r in second), "what does not learn is not retrained"
+    params = {r["trial"]: r["params"] for r in first}
+    assert all(r["params"] == params[r["trial"]] for r in second)
