@@ -22,9 +22,10 @@ Numbers to choose from are ordered; for CMA-ES so are names, in the order given.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -150,7 +151,7 @@ class OptunaSearch:
         self._worst: float | None = None
 
     def propose(self, batches: Sequence[Batch], outcomes: Mapping[int, Finished]) -> Batch:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _one_thread(self._name == "gp"):
             warnings.simplefilter("ignore")  # what Optuna calls experimental
             if self._name == "gp" or list(batches[: len(self._present)]) != self._present:
                 self._forget()
@@ -262,6 +263,22 @@ class OptunaSearch:
         if self._name == "gp":
             return samplers.GPSampler(n_startup_trials=startup, seed=seed)
         return samplers.NSGAIISampler(population_size=self._search.population or DEFAULT_POPULATION, seed=seed)
+
+
+@contextlib.contextmanager
+def _one_thread(wanted: bool) -> Iterator[None]:
+    """PyTorch with one thread: the cores have trials to train, and sums come out the same on machines of any size."""
+    if not wanted:
+        yield
+        return
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _seed(seed: int, number: int, name: str) -> int:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Protocol
 
+from hpo.conditions import Parameter
 from hpo.config import ADAPTIVE_SAMPLERS
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
-from hpo.space import Parameter, Space
+from hpo.space import Space
 
 _FEISTEL_ROUNDS = 8
 _MAX_SOBOL_BITS = 30  # of torch.quasirandom.SobolEngine: as many points as it can tell apart
@@ -75,7 +76,7 @@ class Grid:
         self._space, self._parameters = space, space.parameters()
         self._values = {p.name: values_of(p) for p in self._parameters}
         # what later parameters depend on: combinations that agree in it go on in as many ways
-        parents = [{parent for parent, _ in p.when} for p in self._parameters]
+        parents = [set(p.when) for p in self._parameters]
         self._matters = [set().union(*parents[k:]) for k in range(len(parents) + 1)]
         self._known: dict[tuple, int] = {}
         self.size = self._ways(0, {})
