@@ -19,6 +19,7 @@ from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.prepare import Prepared, load, open_heads, open_samples, prepare, rows_of
 from hpo.progress import LiveView
 from hpo.promotion import Promotion, promote
+from hpo.samplers import sampler_of
 from hpo.source import Source
 from hpo.space import Space
 from hpo.step1 import Step1Source
@@ -81,6 +82,7 @@ def run_search(study: Study, config: Config, options: RunOptions, *, stop: StopS
     ------
     SearchError, Interrupted
     """
+    sampler_of(Space(config))  # what it cannot sample is refused before anything is read
     samples = open_samples(config.data)
     checksum = samples.checksum()
     with ExitStack() as ends:

@@ -107,7 +107,7 @@ class Study:
         if old is not None and (not anew or self.has_records):
             self.check(config, samples, checksum, running=not anew)
         elif old is not None:
-            for name in ("step1", "step2", "cache"):  # nothing is finished: nothing binds the study yet
+            for name in ("step1", "step2", "cache", "proposals"):  # nothing is finished: nothing binds the study yet
                 shutil.rmtree(self.folder / name, ignore_errors=True)
             (self.folder / "study.journal").unlink(missing_ok=True)
             old = None
