@@ -13,16 +13,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from rich.table import Table
 
-from emulator import latency, models, select
+from emulator import export_text, latency, models, select
 from emulator.bundle import Bundle, load_bundle
-from emulator.candidates import holdout, retrained_networks
-from emulator.evaluate import Scores, evaluate
+from emulator.candidate_errors import candidate_errors
+from emulator.candidates import RetrainedNetwork, holdout, retrained_networks
+from emulator.constraints import OutputConstraints
+from emulator.evaluate import evaluate
 from emulator.libemulator import LibEmulator
 from emulator.mlp import fold_batch_norm
 from emulator.onnx_graph import build_onnx, metadata
-from emulator.variables import names
+from emulator.stability import cautious, picks_under_retraining, spreads
+from emulator.variables import column_indices, names
 
 FORMATS = {"onnx": ".onnx", "torchscript": ".pt"}
 # Largest difference accepted between runtimes, as a fraction of an output's training range: float32 sums of up to
@@ -178,7 +180,19 @@ def _parser() -> argparse.ArgumentParser:
     add("--tolerance", type=float, default=1.0, metavar="T", help=accepted)
     add("--max-latency", type=float, default=math.inf, metavar="NS", help="limit in ns per sample at --batch")
     add("--max-error", type=float, default=math.inf, metavar="MSE", help="limit on the validation MSE")
-    add("--batch", type=int, default=16, choices=latency.BATCH_SIZES, help="batch size that counts (default: 16)")
+    add("--batch", type=int, default=16, metavar="N", help="batch size whose latency counts (default: 16)")
+    largest = "limit on the largest absolute error of an output on the validation samples: fn[2]=0.05; may be repeated"
+    add("--max-error-of", action="append", default=[], metavar="OUTPUT=ERROR", help=largest)
+    region = "also the MSE on validation samples in a region of the inputs: 'tair < 250'; may be repeated"
+    add("--region", action="append", default=[], metavar="CONDITION", help=region)
+    limits = "limit on the MSE in a region, in the order of the --region options"
+    add("--max-region-mse", type=float, action="append", default=[], metavar="MSE", help=limits)
+    spread = "choose by mean + K standard deviations over seeds, among networks that `hpo.study retrain` trained again"
+    add("--stability", type=float, metavar="K", help=spread)
+    bounds = "hold outputs within bounds in the exported graph: fn=0:1 or fn[2]=0: ; may be repeated"
+    add("--bounds", action="append", default=[], metavar="OUTPUT=LOW:HIGH", help=bounds)
+    order = "raise outputs so that 'a <= b <= c' holds, in the exported graph; may be repeated"
+    add("--order", action="append", default=[], metavar="ORDER", help=order)
     add("--remeasure", action="store_true", help="measure latencies again instead of using latency.json")
     add("--format", default="onnx,torchscript", metavar="LIST", help="onnx, torchscript or both (default)")
     add("--out", type=Path, metavar="FILE", help="target; default: STUDY/model.onnx (and .pt)")
@@ -205,8 +219,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, console: Console) -> None:
     formats = _formats(args.format)
+    if args.batch < 1:
+        raise ValueError(f"--batch {args.batch}: expected 1 or more")
     networks = retrained_networks(args.study)
+    first = load_bundle(networks[0].model)
+    # before anything is measured: what is wrong with these shows now
+    constraints = OutputConstraints.parse(args.bounds, args.order, first.output_columns)
+    largest = _largest_errors(args.max_error_of, first)
     latencies = _latencies(args, networks, console)
+    measures, limits = _measures(args, networks, largest, console)
     candidates = [
         select.Candidate(
             trial=n.trial,
@@ -215,18 +236,28 @@ def _run(args: argparse.Namespace, console: Console) -> None:
             num_parameters=n.num_parameters,
             hidden=n.hidden,
             model=str(n.model),
+            measures=measures[n.trial],
         )
         for n in networks
     ]
-    choice = select.pick(
-        candidates,
-        args.pick,
-        tolerance=args.tolerance,
-        max_latency_ns=args.max_latency,
-        max_error=args.max_error,
-    )
-    _print_candidates(console, candidates, latencies, choice)
-    bundle = load_bundle(choice.candidate.model)
+    known = spreads(args.study, {c.trial: c.error for c in candidates})
+
+    def choose(some) -> select.Choice:
+        return select.pick(
+            some,
+            args.pick,
+            tolerance=args.tolerance,
+            max_latency_ns=args.max_latency,
+            max_error=args.max_error,
+            limits=limits,
+        )
+
+    choice = choose(candidates if args.stability is None else cautious(candidates, known, args.stability))
+    export_text.print_candidates(console, candidates, latencies, choice, known, args.stability)
+    if known and not args.pick.startswith("trial:"):
+        picks = picks_under_retraining(candidates, known, lambda some: choose(some).candidate)
+        export_text.print_stability(console, picks, known)
+    bundle = replace(load_bundle(choice.candidate.model), constraints=constraints)
     out = args.out or args.study / "model.onnx"
     targets = {f: out.with_suffix(FORMATS[f]) for f in formats}
     rng = np.random.default_rng()  # fresh samples each time, on purpose
@@ -235,15 +266,62 @@ def _run(args: argparse.Namespace, console: Console) -> None:
         samples, rows = holdout(bundle.provenance, args.data)
         fresh = np.concatenate([fresh, samples.read(rows[:_NUM_VERIFY_SAMPLES])[0]])
     checked = export(bundle, targets, fresh, args.verify_tolerance)
-    console.print(f"\nverified on {checked.num_samples} fresh samples; largest difference from PyTorch in float64,")
-    console.print(f"as a fraction of an output's range (tolerance {checked.tolerance:g}):")
-    for runtime, difference in checked.differences.items():
-        console.print(f"  {runtime:16s} {difference:.2e}")
+    export_text.print_verification(console, checked.num_samples, checked.tolerance, checked.differences)
     if not args.no_holdout:
-        predictors = {f"emulator (trial {choice.candidate.trial})": bundle.predict, **baselines(bundle)}
-        _print_holdout(console, bundle, evaluate(predictors, samples, rows))
+        predictors = {f"emulator (trial {choice.candidate.trial})": bundle.predict}
+        if constraints is not None:
+            predictors["without bounds and order"] = replace(bundle, constraints=None).predict
+        scores = evaluate(predictors | baselines(bundle), samples, rows)
+        export_text.print_holdout(console, bundle.output_columns, scores)
     for path in targets.values():
         console.print(f"wrote {path} ({path.stat().st_size:,} bytes)")
+
+
+def _largest_errors(texts: list[str], bundle: Bundle) -> dict[str, float]:
+    """Limits on the largest absolute error, by name of the output."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        try:
+            limit = float(value)
+            if not equals or not limit >= 0.0:
+                raise ValueError
+        except ValueError:
+            raise ValueError(f"--max-error-of {text!r}: expected OUTPUT=ERROR, for instance fn[2]=0.05") from None
+        try:
+            found |= {bundle.output_columns[k].name: limit for k in column_indices(name, bundle.output_columns)}
+        except ValueError as error:
+            raise ValueError(f"--max-error-of {text!r}: among the outputs {error}") from None
+    return found
+
+
+def _measures(
+    args: argparse.Namespace, networks: list[RetrainedNetwork], largest: dict[str, float], console: Console
+) -> tuple[dict[int, dict[str, float]], list[select.Limit]]:
+    """What is asked for beside error and latency: values by trial and name, and the limits on them."""
+    regions = [" ".join(text.split()) for text in args.region]
+    if len(args.max_region_mse) not in (0, len(regions)):
+        raise ValueError(
+            f"{len(regions)} --region and {len(args.max_region_mse)} --max-region-mse: expected one limit for each "
+            "region, or none"
+        )
+    limits = [select.Limit(f"largest error of {name}", limit) for name, limit in largest.items()]
+    limits += [select.Limit(f"MSE where {r}", m) for r, m in zip(regions, args.max_region_mse, strict=False)]
+    if not largest and not regions:
+        return {n.trial: {} for n in networks}, []
+    with console.status("errors on the validation samples ...") as status:
+        errors = candidate_errors(
+            args.study,
+            networks,
+            regions,
+            args.data,
+            lambda done, total: status.update(f"errors on the validation samples: {done} of {total} networks ..."),
+        )
+    return {
+        trial: {f"largest error of {name}": e["largest"][name] for name in largest}
+        | {f"MSE where {r}": e["regions"][r] for r in regions}
+        for trial, e in errors.items()
+    }, limits
 
 
 def _formats(text: str) -> list[str]:
@@ -263,46 +341,10 @@ def _latencies(args: argparse.Namespace, networks: list, console: Console) -> di
         return latency.measure_study(
             args.study,
             [(n.trial, writer(n)) for n in networks],
+            sorted({*latency.BATCH_SIZES, args.batch}),
             again=args.remeasure,
             progress=lambda t: status.update(f"measuring the latency of trial {t} through libemulator ..."),
         )
-
-
-def _print_candidates(console, candidates, latencies, choice: select.Choice) -> None:
-    table = Table(title="retrained networks; latency in ns per sample, one thread", title_justify="left")
-    for heading in ("", "trial", "validation MSE", "parameters", *(f"batch {b}" for b in latency.BATCH_SIZES)):
-        table.add_column(heading, justify="right")
-    table.add_column("hidden layers", overflow="fold")
-    for c in candidates:
-        mark = ("*" if c.trial in choice.front else "") + (">" if c is choice.candidate else "")
-        cost = [f"{latencies[c.trial][b]:.4g}" for b in latency.BATCH_SIZES]
-        hidden = "-".join(map(str, c.hidden))
-        table.add_row(mark, str(c.trial), f"{c.error:.3e}", f"{c.num_parameters:,}", *cost, hidden)
-    console.print(table)
-    console.print("* on the Pareto front of error and latency   > chosen")
-    c = choice.candidate
-    console.print(
-        f"trial {c.trial}: {choice.reason}.\nIt has {c.num_parameters:,} parameters, a validation MSE of "
-        f"{c.error:.3e} and takes {c.latency_ns:.4g} ns per sample on {latency.machine()}."
-    )
-
-
-def _print_holdout(console: Console, bundle: Bundle, scores: dict[str, Scores]) -> None:
-    some = next(iter(scores.values()))
-    table = Table(title=f"hold-out error, {some.num_samples:,} samples: MSE (R²)", title_justify="left")
-    table.add_column("")
-    table.add_column("all outputs", justify="right")
-    for column in bundle.output_columns:
-        table.add_column(column.name, justify="right")
-    for name, s in scores.items():
-        each = [
-            f"{mse:.2e} ({'-' if r2 is None else f'{r2:.4f}'})"
-            for mse, r2 in zip(s.mse_per_output, s.r2_per_output, strict=True)
-        ]
-        table.add_row(name, f"{s.mse:.3e}", *each)
-    console.print(table)
-    if any(r2 is None for r2 in some.r2_per_output):
-        console.print("(-: the output hardly varies, so R² has no meaning)")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 RULES = ("best", "lightest", "fastest", "knee")
@@ -26,6 +26,8 @@ class Candidate:
     hidden : tuple of int
     model : str
         Path of its bundle, relative to the study.
+    measures : mapping of str to float
+        What else limits may be set on, by name.
     """
 
     trial: int
@@ -34,12 +36,26 @@ class Candidate:
     num_parameters: int
     hidden: tuple[int, ...] = ()
     model: str = ""
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Only candidates whose measure of that name is at most so large; NaN never is."""
+
+    name: str
+    at_most: float
+
+    def __str__(self) -> str:
+        return f"{self.name} of at most {self.at_most:g}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     candidate: Candidate
     reason: str
+    cut: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Trials that each limit rules out, by the limit in words; limits that rule out none are left out."""
     front: tuple[int, ...] = field(default=())
     """Trials on the Pareto front of error and latency, fastest first."""
 
@@ -51,6 +67,7 @@ def pick(
     tolerance: float = 1.0,
     max_latency_ns: float = math.inf,
     max_error: float = math.inf,
+    limits: Sequence[Limit] = (),
 ) -> Choice:
     """Choose a network.
 
@@ -67,6 +84,8 @@ def pick(
         For `lightest`.
     max_latency_ns, max_error : float
         Only candidates within both are considered; `trial:N` is refused outside them.
+    limits : sequence of Limit
+        The same for other measures of the candidates. What the limits rule out is told with the reason.
 
     Raises
     ------
@@ -77,13 +96,17 @@ def pick(
         raise ValueError("there is no retrained network to choose from; run step 2 first")
     if tolerance < 0 or math.isnan(tolerance):
         raise ValueError(f"tolerance is {tolerance}; expected 0 or more")
-    allowed = [c for c in candidates if c.latency_ns <= max_latency_ns and c.error <= max_error]
+    cut = _cut(candidates, max_latency_ns, max_error, limits)
+    out = set().union(*cut.values())
+    allowed = [c for c in candidates if c.trial not in out]
     if not allowed:
         fastest = min(c.latency_ns for c in candidates)
         best = min(c.error for c in candidates)
+        least = "".join(f", the least {x.name} is {_least(candidates, x.name):.4g}" for x in limits)
         raise ValueError(
             f"none of {len(candidates)} networks has a latency of at most {max_latency_ns:g} ns and an error of at "
-            f"most {max_error:g}; the fastest takes {fastest:.4g} ns, the best error is {best:.4g}: relax a limit"
+            f"most {max_error:g}{''.join(f' and a {x}' for x in limits)}; the fastest takes {fastest:.4g} ns, the best "
+            f"error is {best:.4g}{least}: relax a limit"
         )
     front = pareto_front(allowed)
     best = min(allowed, key=lambda c: (c.error, c.latency_ns))
@@ -106,7 +129,23 @@ def pick(
         chosen, reason = _by_number(rule, candidates, allowed), "asked for by number"
     else:
         raise ValueError(f"rule {rule!r} is unknown; expected one of {', '.join(RULES)} or trial:N")
-    return Choice(candidate=chosen, reason=reason, front=tuple(c.trial for c in front))
+    if cut:
+        told = (f"{text}: {'trial' if len(t) == 1 else 'trials'} {', '.join(map(str, t))}" for text, t in cut.items())
+        reason += f"; ruled out by a {'; by a '.join(told)}"
+    return Choice(candidate=chosen, reason=reason, cut=cut, front=tuple(c.trial for c in front))
+
+
+def _cut(candidates, max_latency_ns: float, max_error: float, limits: Sequence[Limit]) -> dict[str, tuple[int, ...]]:
+    tests = {
+        f"latency of at most {max_latency_ns:g} ns": lambda c: c.latency_ns <= max_latency_ns,
+        f"validation MSE of at most {max_error:g}": lambda c: c.error <= max_error,
+    } | {str(limit): lambda c, limit=limit: c.measures[limit.name] <= limit.at_most for limit in limits}
+    found = {text: tuple(sorted(c.trial for c in candidates if not good(c))) for text, good in tests.items()}
+    return {text: trials for text, trials in found.items() if trials}
+
+
+def _least(candidates: Sequence[Candidate], name: str) -> float:
+    return min((c.measures[name] for c in candidates if not math.isnan(c.measures[name])), default=math.nan)
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:

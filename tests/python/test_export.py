@@ -1,7 +1,10 @@
 """Exporting a choice: verified in every runtime, or nothing is written."""
 
+import inspect
 import itertools
 import json
+import re
+import shutil
 from dataclasses import replace
 
 import netCDF4
@@ -11,13 +14,15 @@ import onnxruntime
 import pytest
 import torch
 
-from emulator import export, latency
-from emulator.bundle import Bundle, save_bundle
+from emulator import candidate_errors, export, latency
+from emulator.bundle import Bundle, load_bundle, save_bundle
+from emulator.candidates import retrained_networks
 from emulator.dataset import SampleFile
 from emulator.libemulator import LibEmulator
 from emulator.mlp import ACTIVATIONS, NORMALIZATIONS, MLPSpec, build_mlp, fold_batch_norm
 from emulator.normalise import Normaliser
 from emulator.records import RecordWriter
+from emulator.split import split_rows
 
 HIDDEN = {3: (64, 64), 5: (8,), 9: (512, 512, 512)}  # trial: architecture
 ERROR = {3: 1.0e-4, 5: 1.8e-4, 9: 0.9e-4}
@@ -59,7 +64,7 @@ def study(tmp_path_factory):
                 outputs=Normaliser.fit(y[:, None], samples.output_columns, standardise=False),
                 input_columns=samples.input_columns,
                 output_columns=samples.output_columns,
-                provenance={"trial": trial, "data": data},
+                provenance={"trial": trial, "data": data, "num_train": 600, "num_validation": 200},
             )
             records.append(
                 {
@@ -156,6 +161,111 @@ def test_batch_normalization_is_folded_from_the_running_statistics(make_bundle):
         torch.testing.assert_close(folded(x), bundle.mlp().double()(x), rtol=1e-5, atol=1e-6)
 
 
+def validation_errors(study, trial):
+    """Inputs and errors of a network on the validation samples, by the split of the study."""
+    rows = split_rows(1000, seed=1, test_fraction=0.2, validation_fraction=0.25).validation
+    x, y = SampleFile(study / "samples.nc", ["q", "w"], ["f"]).read(rows)
+    return x, load_bundle(study / f"step2/models/trial-{trial:06d}.pt").predict(x) - y
+
+
+def test_limits_on_the_largest_error_and_on_regions_choose(study, out, capsys):
+    largest, inside = {}, {}
+    for trial in HIDDEN:
+        x, error = validation_errors(study, trial)
+        largest[trial] = abs(error).max()
+        inside[trial] = (error[x[:, 0] < 0.5] ** 2).mean()
+    middle = 1.0001 * float(sorted(largest.values())[1])  # PyTorch's sums depend on the batch
+    assert run(study, out, "--no-holdout", "--pick", "best", "--max-error-of", f"f={middle!r}") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    kept = [t for t in largest if largest[t] <= middle]
+    gone = next(t for t in largest if largest[t] > middle)
+    assert f"trial {min(kept, key=ERROR.get)}: least validation error of 2" in text
+    assert f"ruled out by a largest error of f of at most {middle:g}: trial {gone}" in text
+    assert f"{largest[gone]:.3g}" in text
+    worst = max(inside, key=inside.get)
+    limit = ["--region", "q  < 0.5", "--max-region-mse", f"{float(0.999 * inside[worst])!r}"]
+    assert run(study, out, "--no-holdout", "--pick", "best", *limit) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"ruled out by a MSE where q < 0.5 of at most {0.999 * inside[worst]:g}: trial {worst}" in text
+
+
+def test_errors_are_computed_once_and_again_when_a_model_file_changes(study, out, monkeypatch):
+    measured = []
+    original = candidate_errors._measure
+
+    def counted(networks, texts, data):
+        measured.append(([n.trial for n in networks], list(texts)))
+        return original(networks, texts, data)
+
+    monkeypatch.setattr(candidate_errors, "_measure", counted)
+    networks = retrained_networks(study)
+    (study / "errors.json").unlink(missing_ok=True)
+    first = candidate_errors.candidate_errors(study, networks, ["q < 1"])
+    assert measured == [([9, 3, 5], ["q < 1"])]
+    assert candidate_errors.candidate_errors(study, networks, ["q < 1"]) == first
+    candidate_errors.candidate_errors(study, networks, ["q < 1", "w < 1"])
+    assert measured[1:] == [([9, 3, 5], ["w < 1"])]
+    x, error = validation_errors(study, 5)
+    assert first[5]["largest"]["f"] == pytest.approx(abs(error).max())
+    assert first[5]["regions"]["q < 1"] == pytest.approx((error[x[:, 0] < 1] ** 2).mean())
+    model = study / "step2/models/trial-000005.pt"
+    content = model.read_bytes()
+    try:
+        known = inspect.signature(save_bundle).parameters
+        fields = {k: v for k, v in load_bundle(model).__dict__.items() if k in known}
+        state = dict(fields["state"])
+        state["2.bias"] = state["2.bias"] + 1.0
+        save_bundle(model, **fields | {"state": state})
+        changed = candidate_errors.candidate_errors(study, networks, ["q < 1"])
+        assert measured[2:] == [([5], ["q < 1"])]
+        assert changed[5] != first[5]
+        assert changed[3]["largest"] == first[3]["largest"]
+    finally:
+        model.write_bytes(content)
+
+
+def test_bounds_and_order_reach_the_file_and_the_holdout_table(study, out, capsys):
+    assert run(study, out, "--bounds", "f=0.45:0.55") == 0
+    assert "without bounds and order" in capsys.readouterr().out
+    x = np.random.default_rng(7).lognormal(size=(50, 2))
+    y = LibEmulator(out).infer(x)
+    assert ((y >= 0.45) & (y <= 0.55)).all()
+    assert json.loads(LibEmulator(out).metadata("libemulator.output_constraints"))["bounds"] == {"f": [0.45, 0.55]}
+
+
+def test_latency_may_be_that_of_any_batch_size(study, out, capsys):
+    assert run(study, out, "--no-holdout", "--batch", "7") == 0
+    assert "batch 7" in capsys.readouterr().out
+    assert "7" in json.loads((study / "latency.json").read_text())["trials"]["3"]
+
+
+@pytest.fixture
+def repeats(study):
+    """Trial 9, the best by luck: its other trainings are worse than those of trial 3."""
+    for trial, errors in ((9, [3.0e-4, 3.2e-4, 2.8e-4]), (3, [1.1e-4, 1.0e-4, 0.95e-4])):
+        with RecordWriter(study / f"repeats/trial-{trial:06d}/step2/worker-0.jsonl") as records:
+            for k, mse in enumerate(errors):
+                records.append({"trial": k, "of_trial": trial, "state": "complete", "validation_mse": mse})
+            records.append({"trial": 3, "of_trial": trial, "state": "failed", "validation_mse": None})
+    yield
+    shutil.rmtree(study / "repeats")
+
+
+def test_a_choice_that_is_luck_shows_and_can_be_avoided(study, out, capsys, repeats):
+    assert run(study, out, "--no-holdout", "--pick", "best") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "trial 9: least validation error of 3." in text
+    # trial 9 has one error below all of trial 3, in a quarter of the draws
+    share = float(re.search(r"trial 9 in ([\d.]+) %", text)[1])
+    assert 20 < share < 30
+    assert "4 of trial 3, 4 of trial 9; 1,000 draws" in text
+    assert run(study, out, "--no-holdout", "--pick", "best", "--stability", "1") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    mean, std = np.mean([1.0e-4, 1.1e-4, 1.0e-4, 0.95e-4]), np.std([1.0e-4, 1.1e-4, 1.0e-4, 0.95e-4], ddof=1)
+    assert "trial 3: least validation error of 2." in text
+    assert f"a mean validation MSE + 1 std of {mean + std:.3e} over 4 seeds" in text
+
+
 def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, out, monkeypatch, capsys):
     out.parent.mkdir(parents=True)
     out.write_text("what stood here before")
@@ -181,6 +291,17 @@ def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, ou
         (["--pick", "trial:11"], "trial '11' has no retrained network"),
         (["--max-latency", "0.001"], "relax a limit"),
         (["--format", "tflite"], "unknown ['tflite']"),
+        (["--max-error-of", "f"], "expected OUTPUT=ERROR"),
+        (["--max-error-of", "f=-1"], "expected OUTPUT=ERROR"),
+        (["--max-error-of", "g=1"], "there is no 'g'"),
+        (["--max-error-of", "f=1e-9"], "the least largest error of f is"),
+        (["--region", "q < 1", "--max-region-mse", "1", "--max-region-mse", "2"], "one limit for each region"),
+        (["--region", "q < -1"], "no validation sample satisfies"),
+        (["--region", "f < 1"], "there is no 'f'"),
+        (["--stability", "1"], "hpo.study retrain"),
+        (["--bounds", "f=2:1"], "a lower bound that is not above"),
+        (["--order", "f"], "at least two outputs"),
+        (["--batch", "0"], "expected 1 or more"),
     ],
 )
 def test_a_wrong_option_is_a_message_and_no_file(study, out, capsys, options, message):

@@ -1,10 +1,11 @@
 """The selector on candidates whose right choice is known by hand."""
 
+import dataclasses
 import math
 
 import pytest
 
-from emulator.select import Candidate, pareto_front, pick
+from emulator.select import Candidate, Limit, pareto_front, pick
 
 
 def candidate(trial, error, latency_ns, num_parameters=1000):
@@ -59,6 +60,25 @@ def test_limits_hold_for_every_rule():
         trial("trial:1", max_latency_ns=55.0)
     with pytest.raises(ValueError, match="the fastest takes 10 ns, the best error is 1e-06"):
         trial("best", max_latency_ns=1.0)
+
+
+def test_further_limits_rule_out_and_the_reason_says_what_and_whom():
+    cold = {1: 0.5, 2: 0.1, 3: math.nan, 4: 0.2, 5: 0.1}
+    some = [dataclasses.replace(c, measures={"cold": cold[c.trial]}) for c in SOME]
+    choice = pick(some, "best", limits=[Limit("cold", 0.1)])
+    assert choice.candidate.trial == 2
+    assert choice.cut == {"cold of at most 0.1": (1, 3, 4)}
+    assert "least validation error of 2; ruled out by a cold of at most 0.1: trials 1, 3, 4" in choice.reason
+    choice = pick(some, "fastest", max_latency_ns=70.0, max_error=1e-5, limits=[Limit("cold", 0.3)])
+    assert choice.candidate.trial == 4
+    assert choice.cut == {
+        "latency of at most 70 ns": (1, 2),
+        "validation MSE of at most 1e-05": (5,),
+        "cold of at most 0.3": (1, 3),
+    }
+    assert pick(some, "best").cut == {}
+    with pytest.raises(ValueError, match=r"and a cold of at most 0.01; .* the least cold is 0.1: relax a limit"):
+        pick(some, "best", limits=[Limit("cold", 0.01)])
 
 
 def test_order_of_candidates_does_not_matter():
