@@ -39,10 +39,12 @@ section{background:var(--card);border-radius:.5rem;padding:1rem;min-width:0}
 @media screen and (min-width:58rem){main{grid-template-columns:repeat(2,minmax(0,1fr))}
  section.full,section.pair{grid-column:1/-1}header ul{columns:2;max-width:none;column-gap:3rem}}
 @media screen and (min-width:88rem){main{grid-template-columns:repeat(6,minmax(0,1fr))}
- section.one{grid-column:span 2}section.pair{grid-column:span 3}}
+ section.one{grid-column:span 2}section.pair{grid-column:span 3}
+ section .panels.small{grid-template-columns:repeat(var(--columns),minmax(0,1fr))}}
+.number{white-space:nowrap}
 .panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
-.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,19rem),1fr))}
-figure{margin:0;max-width:40rem}
+.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr))}
+figure{margin:0;max-width:34rem}
 .small figure{max-width:26rem}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--ink);font-family:"DejaVu Sans",system-ui,sans-serif}
@@ -53,7 +55,8 @@ table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-num
 td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 td.long{white-space:normal;min-width:9rem;text-align:left}
 th{text-align:right;vertical-align:bottom;white-space:normal}
-@media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}main{display:block}
+@media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}main{grid-template-columns:1fr 1fr;gap:.4em 1.2em}
+section.full,section.pair{grid-column:1/-1}section.one{break-inside:avoid}
 section{background:none;padding:0;margin:0 0 1.2em}figure{break-inside:avoid;max-width:11cm}h2{break-after:avoid}
 .panels.small{grid-template-columns:repeat(2,1fr)}td,th{white-space:normal;padding:.1rem .3rem}.scroll{overflow:visible}
 table{font-size:7pt}details::details-content{content-visibility:visible;height:auto}}
@@ -61,7 +64,8 @@ table{font-size:7pt}details::details-content{content-visibility:visible;height:a
 )
 
 
-_MUCH = 800  # characters
+_MUCH = 500  # characters
+_MOST_COLUMNS = 5
 
 
 def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Sequence[Mapping]) -> str:
@@ -113,7 +117,9 @@ def _section(section: Section) -> str:
 def _panels(section: Section) -> str:
     if not section.panels:
         return ""
-    small = " small" if section.small else ""
+    n = len(section.panels)
+    columns = n if n <= _MOST_COLUMNS else 4
+    small = f' small" style="--columns:{max(columns, 4)}' if section.small else ""
     return f'<div class="panels{small}">{"".join(_figure(p) for p in section.panels)}</div>'
 
 
@@ -146,5 +152,6 @@ def _anchor(title: str) -> str:
 
 
 def _text(sentence: str) -> str:
-    """Escaped, with `names` as code."""
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
+    """Escaped, with `names` as code; a line does not end within a number."""
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
+    return re.sub(r"(?<![\w.])(-?[\d.]+e-?\d+|-[\d.]+\d|[\d.]+ %)", r'<span class="number">\1</span>', text)

@@ -245,7 +245,7 @@ def worst(of: Holdout) -> Section:
 
 def _shift_panel(found) -> Panel:
     shown = found.shifts[:12][::-1]
-    figure, drawn = axes("rank-biserial correlation: worst against the others", "", size=(4.6, 1.7 + 0.22 * len(shown)))
+    figure, drawn = axes("rank-biserial correlation: worst against the others", "", size=(4.6, 1.5 + 0.17 * len(shown)))
     drawn.axvline(0.0, color=FAINT, linewidth=1)
     y = np.arange(len(shown))
     drawn.hlines(y, 0.0, [s.biserial for s in shown], color=STEP2, linewidth=2)

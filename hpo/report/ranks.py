@@ -374,6 +374,7 @@ def trials_needed(studies: Sequence[StudyView]) -> Section:
         title="How many trials would have sufficed",
         sentences=tuple(sentences),
         panels=tuple(panels),
+        wide=True,
         gist=(0,) if len(studies) == 1 else (),
     )
 

@@ -43,7 +43,7 @@ def test_every_panel_of_the_page_is_a_picture_and_a_pdf_too(out, text):
     )
     for name in names:
         picture = imread(figures / f"{name}.png")
-        assert picture.shape[0] > 300 and picture.shape[1] > 400
+        assert picture.shape[0] > 250 and picture.shape[1] > 400
         coloured = np.ptp(picture[..., :3], axis=2) > 0.15  # axes and text are grey; data are not
         assert coloured.sum() > 30, name
         assert (figures / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
