@@ -55,7 +55,8 @@ table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-num
 td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 td.long{white-space:normal;min-width:9rem;text-align:left}
 th{text-align:right;vertical-align:bottom;white-space:normal}
-@media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}main{grid-template-columns:1fr 1fr;gap:.4em 1.2em}
+@media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}
+main{grid-template-columns:1fr 1fr;gap:.4em 1.2em}
 section.full,section.pair{grid-column:1/-1}section.one{break-inside:avoid}
 section{background:none;padding:0;margin:0 0 1.2em}figure{break-inside:avoid;max-width:11cm}h2{break-after:avoid}
 .panels.small{grid-template-columns:repeat(2,1fr)}td,th{white-space:normal;padding:.1rem .3rem}.scroll{overflow:visible}
