@@ -25,7 +25,7 @@ class Bundle:
 
     `state` holds the float32 weights by name, as `build_mlp` names them; `provenance` is plain JSON data. `outputs` and
     `output_columns` are what the emulator gives. With a `head`, the network gives `targets` instead, normalised so.
-    `constraints` on the outputs are chosen at export and are not in a bundle on disk.
+    `constraints` hold the outputs; they are chosen at export.
     """
 
     spec: MLPSpec
@@ -61,6 +61,7 @@ class Bundle:
             provenance=self.provenance | {"head_to_apply": self.head.to_dict()},
             head=None,
             targets=None,
+            constraints=None,
         )
 
     def mlp(self) -> torch.nn.Sequential:
@@ -96,6 +97,7 @@ def save_bundle(
     provenance: dict,
     head: Head | None = None,
     targets: Normaliser | None = None,
+    constraints: OutputConstraints | None = None,
 ) -> None:
     """Write a bundle; the file appears whole or not at all."""
     path = Path(path)
@@ -111,6 +113,8 @@ def save_bundle(
     }
     if head is not None:
         data |= {"head": head.to_dict(), "targets": targets.to_dict()}
+    if constraints is not None:
+        data |= {"constraints": constraints.to_dict()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     torch.save(data, temporary)
@@ -152,4 +156,5 @@ def load_bundle(path: str | os.PathLike) -> Bundle:
         provenance=data["provenance"],
         head=head,
         targets=targets,
+        constraints=OutputConstraints.from_dict(data["constraints"]) if "constraints" in data else None,
     )

@@ -71,6 +71,14 @@ class OutputConstraints:
                 )
         return cls(lower=tuple(lower), upper=tuple(upper), chains=chains) if bounded or chains else None
 
+    def to_dict(self) -> dict:
+        return {"lower": list(self.lower), "upper": list(self.upper), "chains": [list(chain) for chain in self.chains]}
+
+    @classmethod
+    def from_dict(cls, data: dict) -> OutputConstraints:
+        chains = tuple(tuple(chain) for chain in data["chains"])
+        return cls(lower=tuple(data["lower"]), upper=tuple(data["upper"]), chains=chains)
+
     def to_json(self, columns: Sequence[Column]) -> str:
         """As the model file records it: `{"bounds": {"fn_1": [0.0, 1.0]}, "order": [["a", "b"]]}`, null: no bound."""
         ends = zip(columns, self.lower, self.upper, strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from emulator.bundle import load_bundle, save_bundle
 from emulator.constraints import OutputConstraints
 from emulator.export import export, training_range_samples, write_onnx, write_torchscript
 from emulator.libemulator import LibEmulator
@@ -164,6 +165,12 @@ def test_the_file_records_its_constraints_and_its_checks_obey_them(constrained, 
     assert model.self_check() < 1e-5
     write_onnx(free, tmp_path / "free.onnx")
     assert LibEmulator(tmp_path / "free.onnx").metadata(key) is None
+
+
+def test_a_bundle_on_disk_keeps_its_constraints(constrained, tmp_path):
+    _, bundle = constrained(["out_none=:6"], ["out_none <= out_log"])
+    save_bundle(tmp_path / "bundle.pt", **vars(bundle))
+    assert load_bundle(tmp_path / "bundle.pt").constraints == bundle.constraints
 
 
 def test_guards_look_at_inputs_as_before(constrained, tmp_path):
