@@ -67,7 +67,7 @@ class Spent:
         return float(self.cost[reached[0]]) if len(reached) else np.inf
 
 
-def spent(folder: Path, cost: str = "seconds") -> Spent:
+def spent(folder: Path, cost: str = "seconds", step: int = 2) -> Spent:
     """Read a study, finished or not.
 
     Parameters
@@ -76,6 +76,8 @@ def spent(folder: Path, cost: str = "seconds") -> Spent:
     cost : {'seconds', 'flop'}
         Seconds of a core (on GPUs: of a GPU, which its workers share), or arithmetic, which is the same on a machine
         that others use too.
+    step : {1, 2}
+        1: step 1 alone, by its errors on the subset, which compare between studies of one p_subset only.
 
     Raises
     ------
@@ -91,20 +93,21 @@ def spent(folder: Path, cost: str = "seconds") -> Spent:
     courses = [(1, r) for path in sorted(study.folder.glob("rung[0-9]*")) for r in read_folder(path, curves=False)]
     # a trial that stopped at a rung is repeated in step 1, where it cost nothing
     courses += [(1, r) for r in study.records(1, curves=False) if not _is_from_rung(r)]
-    courses += [(2, r) for r in study.records(2, curves=False)]
+    if step == 2:
+        courses += [(2, r) for r in study.records(2, curves=False)]
     if not courses:
         raise SearchError(f"{folder} has no finished trial yet")
     courses.sort(key=lambda c: (c[1]["finished"], c[0], c[1]["trial"]))
-    costs = np.array([price(step, r) for step, r in courses])
+    costs = np.array([price(of, r) for of, r in courses])
     best, errors, trial, seen, drawn = np.inf, [], None, set(), []
-    for step, r in courses:
+    for of, r in courses:
         seen.add(r["trial"])
         drawn.append(len(seen))
-        on_all = step == 2 or (config.search.p_subset == 1.0 and "rung" not in r)
-        if on_all and r["state"] == "complete" and r["validation_mse"] < best:
+        counts = of == 2 or ((step == 1 or config.search.p_subset == 1.0) and not _is_from_rung(r))
+        if counts and r["state"] == "complete" and r["validation_mse"] < best:
             best, trial = r["validation_mse"], r["trial"]
         errors.append(best)
-    first = np.array([step == 1 for step, _ in courses])
+    first = np.array([of == 1 for of, _ in courses])
     return Spent(
         folder=study.folder,
         seed=config.search.seed,

@@ -1,0 +1,143 @@
+"""What the experiments run: ordinary searches, each in a folder of its own and each resumable."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpo.config import Config, read_toml, to_toml
+from hpo.errors import Interrupted, SearchError
+
+HERE = Path(__file__).parent
+PARTS = (1.0, 0.5, 0.25, 0.05, 0.005)  # p_subset of the projects of experiment (a)
+SIZES = (0.05, 0.2, 0.8)  # parts of the samples that experiment (d) takes for all the data
+SEEDS = (1, 2, 3)
+_ALGORITHM_SUBSET, _ALGORITHM_TOP = 0.25, 5
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the experiments run.
+
+    Attributes
+    ----------
+    out : Path
+    data : Path
+        Samples.
+    used : float
+        Part of the samples that stands for all the data; the rest is held out.
+    trials : int or None
+        Instead of those of the TOML files.
+    workers : int or None
+    device : str
+    """
+
+    out: Path
+    data: Path
+    used: float
+    trials: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+
+    def project(self, p_subset: float, used: float | None = None) -> Path:
+        """Folder of a project of experiment (a)."""
+        return self.out / f"data-{self.used if used is None else used:g}" / f"p-{p_subset:g}"
+
+
+def settings(machine: Machine, toml: str, used: float | None = None, **search) -> dict:
+    """Tables of a search: those of a TOML file beside this one, with the samples and changes to [search]."""
+    tables = read_toml(HERE / toml)
+    part = machine.used if used is None else used
+    tables["data"] = {"path": str(machine.data), "test_fraction": round(1.0 - part, 9)}
+    tables["search"] = tables.get("search", {}) | search
+    if machine.trials is not None:
+        tables["search"]["trials"] = machine.trials
+    Config.from_dict(tables, toml)
+    return tables
+
+
+def search(machine: Machine, folder: Path, tables: Mapping) -> None:
+    """Run a search to its end, or go on with it.
+
+    Raises
+    ------
+    SearchError, Interrupted
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = folder.parent / f"{folder.name}.toml"
+    config.write_text(to_toml(tables), encoding="utf-8")
+    command(machine, "hpo.search", "--config", config, "--out", folder, "--quiet")
+
+
+def command(machine: Machine, module: str, *arguments) -> None:
+    """Run one of the toolkit's commands; its output is this one's.
+
+    Raises
+    ------
+    SearchError
+        It failed.
+    Interrupted
+        It was asked to stop.
+    """
+    words = [sys.executable, "-m", module, *map(str, arguments)]
+    if module.startswith("hpo."):
+        words += ["--device", machine.device]
+        words += [] if machine.workers is None else ["--workers", str(machine.workers)]
+    print("+", " ".join(words[1:]), flush=True)
+    status = subprocess.run(words, check=False).returncode
+    if status in (75, 130, 143):
+        raise Interrupted
+    if status != 0:
+        raise SearchError(f"status {status}: {' '.join(words[1:])}")
+
+
+def projects(machine: Machine, used: float | None = None, parts: Sequence[float] = PARTS) -> None:
+    """Experiments (a) and (b): the same trials at every p_subset, the best of each retrained."""
+    for p in sorted(parts):
+        search(machine, machine.project(p, used), settings(machine, "projects.toml", used, p_subset=p))
+
+
+def sizes(machine: Machine) -> None:
+    """Experiment (d): the projects on less and more data."""
+    for used in SIZES:
+        projects(machine, used)
+
+
+def algorithms(machine: Machine) -> None:
+    """Experiment (c): several algorithms on the same subset, with several seeds."""
+    tables = tomllib.loads((HERE / "algorithms.toml").read_text(encoding="utf-8"))
+    for seed in SEEDS:
+        for name, search_table in tables.items():
+            wanted = {"p_subset": _ALGORITHM_SUBSET, "top": _ALGORITHM_TOP, "seed": seed} | search_table
+            search(machine, algorithm(machine, name, seed), settings(machine, "projects.toml", **wanted))
+
+
+def algorithm(machine: Machine, name: str, seed: int) -> Path:
+    return machine.out / "algorithms" / f"{name}-{seed}"
+
+
+def algorithm_names() -> list[str]:
+    return list(tomllib.loads((HERE / "algorithms.toml").read_text(encoding="utf-8")))
+
+
+def light(machine: Machine) -> None:
+    """Experiment (e): light networks too, and nanoseconds of each retrained one through libemulator."""
+    folder = machine.out / "light"
+    search(machine, folder, settings(machine, "light.toml"))
+    command(machine, "emulator.export", folder, "--pick", "lightest", "--out", machine.out / "light.onnx")
+
+
+def plan(machine: Machine) -> None:
+    """The plan: a probe, the search that it recommends for at most a tenth of the cost, and what it is held against."""
+    projects(machine, parts=(1.0,))
+    tables = settings(machine, "projects.toml", p_subset=1.0)
+    config = machine.out / "plan.toml"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(to_toml(tables), encoding="utf-8")
+    probe = machine.out / "plan"
+    command(machine, "hpo.plan", "--config", config, "--out", probe, "--max-cost", "0.1")
+    command(machine, "hpo.search", "--config", probe / "plan.toml", "--out", machine.out / "planned", "--quiet")
