@@ -220,7 +220,7 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         f"recommended (*): p_subset = {chosen.p_subset:.4g}, trials = {chosen.trials:,}, top = {chosen.top} "
         f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost:.1%} of the full search's cost.",
         f"It should end within {args.tolerance:.0%} of the full search's best error with probability "
-        f"{chosen.within:.0%}; expected {chosen.excess:.0%} above it ({LEVEL:.0%} interval {chosen.excess_low:.0%} to "
+        f"{chosen.within:.0%}; typically {chosen.excess:.0%} above it ({LEVEL:.0%} interval {chosen.excess_low:.0%} to "
         f"{chosen.excess_high:.0%}).",
         f"The full search's best error itself: about {error:.2g} ({low:.2g} to {high:.2g}).",
     ]

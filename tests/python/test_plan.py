@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from emulator.records import RecordWriter
-from hpo import plan
+from hpo import plan, planning
 from hpo.config import Config
-from hpo.planning import alternatives, forecast, recommended
+from hpo.planning import alternatives, recommended
 from hpo.probe import Probe, default_fractions, read_probe
 from hpo.review import changed, review
 from tests.python.hpo_cases import outcomes, write_config, write_samples
@@ -25,6 +25,10 @@ def probe(noise, *, trials=30, seed=0):
     seconds = np.tile([1.0, 10.0, 100.0], (trials, 1))
     ones = np.ones(trials)
     return Probe(np.array([0.01, 0.1]), 1.0, np.exp(logs), seconds, ones, 1.0, 0)
+
+
+def forecast(*arguments, **more):
+    return planning.forecast(*arguments, **({"worlds": 25} | more))
 
 
 def setting(found, p, trials, top):

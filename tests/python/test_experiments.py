@@ -1,0 +1,125 @@
+"""The commands of EXPERIMENTS.md and the tables that they make, on studies whose numbers are known."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hpo.config import Config
+from hpo.errors import SearchError
+from hpo.experiments import __main__ as command
+from hpo.experiments import searches, tables
+from tests.python.study_cases import append, describe, make_config, make_record
+
+TRUE = [1e-4 * (k + 1) for k in range(20)]  # errors on all the data, by trial
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return searches.Machine(tmp_path / "out", tmp_path / "samples.nc", 0.8, workers=1, device="cpu")
+
+
+def project(machine, p, order, retrained, used=None):
+    """A finished project whose step 1 ranks the trials in that order; step 2: errors by trial."""
+    config = make_config(p_subset=p, trials=20, top=4)
+    folder = machine.project(p, used)
+    describe(folder, config)
+    rank = {t: k for k, t in enumerate(order)}
+    error = TRUE if p == 1.0 else [1e-2 * (rank[t] + 1) for t in range(20)]
+    append(folder, "w", *(make_record(config, t, seconds=1.0) | {"validation_mse": error[t]} for t in range(20)))
+    for t, e in retrained.items():
+        append(folder, "w", make_record(config, t, step=2, seconds=5.0) | {"validation_mse": e})
+
+
+def cells(text):
+    return [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines()]
+
+
+def test_the_projects_are_held_against_the_one_on_all_the_data(machine):
+    project(machine, 1.0, range(20), {0: 2e-5, 1: 3e-5, 2: 4e-5, 3: 5e-5})
+    project(machine, 0.05, [*range(10, 20), *range(10)], {10: 9e-5, 11: 4e-5, 12: 8e-5, 13: 7e-5})
+    found = tables.read_projects(machine)
+    head, _, whole, part = cells(tables.projects_table(found))
+    part, whole = (dict(zip(head, row, strict=True)) for row in (part, whole))
+    assert whole["best MSE, step 1"] == "1.00e-04" and whole["after step 2"] == "2.00e-05"
+    assert whole["of its top among p = 1's"] == "4 of 4" and whole["rank correlation with p = 1"] == "-"
+    assert part["times the best"] == "2.00" and part["best trial (rank in step 1)"] == "11 (2)"
+    assert part["of its top among p = 1's"] == "0 of 4"
+    assert part["core-seconds"] == "40"
+    # two halves swapped: sum of squared rank differences 20 * 100, so 1 - 6 * 2000 / (20 * 399)
+    assert part["rank correlation with p = 1"].startswith("-0.50 (")
+    assert part["the same, best third"].startswith("1.00"), "trials 0 to 5 keep their order"
+
+    _, _, row = cells(tables.groups_table(found, group=5))
+    # ranks 1-5 are trials 10-14 with true errors 1.1e-3 to 1.5e-3; the best, trial 0, has rank 11
+    assert row[1:5] == ["1.3e-03", "1.8e-03", "3.0e-04", "8.0e-04"]
+    assert row[-1] == "group 3"
+
+    text = tables.sizes_table(machine)
+    assert "| 500 | 0.05 |" in text and "| 2.00 |" in text and text.rstrip().endswith("| no |")
+
+
+def test_a_missing_project_on_all_the_data_is_named(machine):
+    project(machine, 0.05, range(20), {0: 1e-4})
+    with pytest.raises(SearchError, match=r"p-1 is not finished"):
+        tables.read_projects(machine)
+
+
+def test_the_lightest_networks_are_sought_within_factors_of_the_best_error(machine):
+    config = make_config(top=4)
+    folder = machine.out / "light"
+    describe(folder, config)
+    append(folder, "w", make_record(config, 0))
+    for t, e, size in ((0, 1e-5, 900), (1, 1.4e-5, 300), (2, 2.9e-5, 50), (3, 3.1e-5, 5)):
+        record = make_record(config, t, step=2) | {"validation_mse": e, "num_parameters": size, "hidden": [size]}
+        append(folder, "w", record)
+    timed = {str(t): {"1": 100.0 + t, "16": 10.0 + t, "1024": 1.0 + t} for t in range(4)}
+    (folder / "latency.json").write_text(json.dumps({"trials": timed}))
+    _, _, *rows = cells(tables.light_table(machine))
+    assert [r[:4] for r in rows] == [["1", "1", "900", "900"], ["1.5", "2", "300", "300"], ["3", "3", "50", "50"]]
+    assert rows[2][-3:] == ["102", "12", "3"]
+
+
+def test_the_planned_search_is_judged_by_error_and_cost(machine):
+    project(machine, 1.0, range(20), {0: 1e-4})
+    config = make_config(p_subset=0.05, trials=4, top=1)
+    folder = machine.out / "planned"
+    describe(folder, config)
+    append(folder, "w", *(make_record(config, t, seconds=0.1) for t in range(4)))
+    append(folder, "w", make_record(config, 0, step=2, seconds=0.5) | {"validation_mse": 1.1e-4})
+    (machine.out / "plan").mkdir()
+    found = dict(cells(tables.plan_table(machine))[2:])
+    assert found["its excess over the full search"] == "+10.0%"
+    assert found["its cost, core-seconds"] == "4.5%", "0.9 s against 20 s"
+    assert found["within 20 % for at most 10 % of the cost"] in ("yes", "no")
+
+
+def test_every_experiment_runs_valid_searches(machine, monkeypatch):
+    ran = []
+    monkeypatch.setattr(searches, "command", lambda machine, *words: ran.append([str(w) for w in words]))
+    for name in command._NAMES:
+        getattr(searches, name)(machine)
+    searched = [w for w in ran if w[0] == "hpo.search"]
+    configs = {Path(w[w.index("--config") + 1]) for w in searched} - {machine.out / "plan/plan.toml"}
+    for path in configs:
+        config = Config.from_dict(tomllib.loads(path.read_text()))
+        assert 0.0 < config.data.test_fraction < 1.0 and config.data.path == str(machine.data)
+    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1
+    assert {"hpo.plan", "emulator.export"} <= {w[0] for w in ran}
+
+
+def test_the_write_up_names_every_experiment_and_only_commands_that_exist():
+    text = (Path(searches.HERE).parent / "EXPERIMENTS.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"python -m hpo\.experiments (\w+)", text))
+    assert named == set(command._NAMES)
+    for line in re.findall(r"python -m hpo\.experiments (.+)", text):
+        command.parser().parse_args(line.split())
+
+
+def test_a_command_that_cannot_be_is_refused(tmp_path, capsys):
+    assert command.main(["projects", "--data", "x.nc", "--out", str(tmp_path), "--used", "1"]) == 2
+    assert "--used is 1.0" in capsys.readouterr().err
+    assert command.main(["light", "--data", "x.nc", "--out", str(tmp_path), "--tables-only"]) == 2
+    assert "is not finished" in capsys.readouterr().err
