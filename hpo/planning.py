@@ -22,7 +22,9 @@ _WORLDS = 100  # resamples of the probe's trials
 _GAMES = 8  # searches played in each
 _MOST_TRIALS = 10_000  # of a search that is played; a larger one is taken to end like this
 _TAIL_PART = 1.0 / 3.0
-TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
+# Fewer than three retrainings would stake all on the luck of a seed, of which a probe that trains everything once knows
+# nothing.
+TOPS = (3, 4, 5, 7, 10, 15, 20, 30, 50)
 _TRIAL_PARTS = (1.0, 0.5, 0.25, 0.1)
 
 
@@ -117,12 +119,12 @@ def forecast(
     """
     rng = np.random.default_rng(seed)
     n = min(trials, _MOST_TRIALS)
-    counts = sorted({max(2, round(part * n)) for part in _TRIAL_PARTS})
+    counts = sorted({max(min(n, 2 * tops[0]), round(part * n)) for part in _TRIAL_PARTS})
     rows_of = {}  # of each part and number of trials, the numbers of retrainings
     settings = []
     for k in range(len(probe.fractions)):
         for count in counts:
-            allowed = [top for top in tops if top <= max(1, count // 2)]
+            allowed = [top for top in tops if top <= max(tops[0], count // 2) and top <= count]
             rows_of[k, count] = len(settings), np.array(allowed)
             settings += [(k, count, top) for top in allowed]
     excess = np.empty((len(settings), worlds, _GAMES))

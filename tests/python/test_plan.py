@@ -28,7 +28,7 @@ def probe(noise, *, trials=30, seed=0):
 
 
 def forecast(*arguments, **more):
-    return planning.forecast(*arguments, **({"worlds": 25} | more))
+    return planning.forecast(*arguments, **({"worlds": 25, "tops": (1, 2, 5, 10, 20)} | more))
 
 
 def setting(found, p, trials, top):
