@@ -169,7 +169,8 @@ def _check(folder: Path, config: Config, checksum: str, fractions, reference: fl
     tables = config.to_dict()
     if path.exists():
         old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [key for key, *_ in differences(old["config"], tables) if key not in _FREE]
+        begun = Config.from_dict(old["config"], str(path)).to_dict()  # settings that did not exist then, too
+        changed = [key for key, *_ in differences(begun, tables) if key not in _FREE]
         if old["checksum"] != checksum:
             changed.append("samples")
         if old["reference"] != reference:
