@@ -109,9 +109,7 @@ class LiveView:
         Nothing is shown; the log is written all the same.
     """
 
-    def __init__(
-        self, folder: Path, *, me: str, is_leader: Callable[[], bool], console: Console, quiet: bool = False
-    ):
+    def __init__(self, folder: Path, *, me: str, is_leader: Callable[[], bool], console: Console, quiet: bool = False):
         self._folder, self._me, self._is_leader, self._quiet = Path(folder), me, is_leader, quiet
         self._console = console
         self._draws = console.is_terminal and not quiet

@@ -38,7 +38,7 @@ def test_rungs_and_pruned_trials_cost_what_they_took_and_count_no_error(tmp_path
     config = make_config(p_subset=1.0)
     describe(tmp_path, config)
     first = make_record(config, 0, mse=1e-9, seconds=1.0) | {"rung": 1, "subset": 0.1, "state": "complete"}
-    path = tmp_path / "rung1"
+    path = tmp_path / "rung1" / "step1"
     with RecordWriter(path / "worker-w.jsonl") as writer:
         writer.append(first)
     append(tmp_path, "w", first | {"state": "pruned"})  # the copy in step 1
