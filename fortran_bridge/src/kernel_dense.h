@@ -157,11 +157,15 @@ static int LOCAL(batch)(const emu_model *m, int i, void *block, int samples)
 #if ONE_2
 /* ---- outputs in lanes: X and Y are rows of one sample each, [S][x_step] ---- */
 
-/* S samples of V panels, G parts at a time. A single sample has all parts at once: they hide the latency of additions. */
+/* S samples of V panels, G parts at a time. A single sample has all parts at once: they hide the latency of additions.
+ * Whole groups are read in one piece, which the processor foresees; where several passes each take a part of every row, the
+ * next group is fetched on the way (batch_tile). */
 INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(sums) * all, const REAL *weights,
                             const REAL *bias, const REAL *X, REAL *Y)
 {
     const int64_t ld = all->x_step, w_step = all->w_step;
+    const bool in_passes = S > 1 && V < EMU_GROUP / EMU_PANEL;
+    const REAL *ahead = all->ahead + (weights - all->w) * all->inputs;
     const int parts = S == 1 ? G : all->parts;
     for (int part = 0; part < parts; part += G) {
         VEC acc[4][EMU_MAX_FEW][4 * VECTORS];
@@ -187,6 +191,12 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                 UNROLL
                 for (int v = 0; v < V * VECTORS; v++)
                     weight[v] = OP(load)(w + v * LANES);
+                if (in_passes) {
+                    UNROLL
+                    for (int v = 0; v < V; v += 2) /* lines come in pairs */
+                        __builtin_prefetch(ahead + v * EMU_PANEL, 0, 2);
+                    ADVANCE(ahead, V * EMU_PANEL);
+                }
                 UNROLL
                 for (int s = 0; s < S; s++) {
                     const VEC xs = OP(set)(x[s * ld]);
@@ -324,6 +334,9 @@ FEW(3, FEW_3, FEW_G)
 #if FEW_4
 FEW(4, FEW_4, FEW_G)
 #endif
+#if FEW_6
+FEW(6, FEW_6, FEW_G)
+#endif
 
 static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
 {
@@ -344,6 +357,8 @@ static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
         for (int64_t panel = 0; panel < panels; panel += EMU_GROUP / EMU_PANEL) {
             const int left = panels - panel < EMU_GROUP / EMU_PANEL ? (int)(panels - panel) : EMU_GROUP / EMU_PANEL;
             p.w_step = left * EMU_PANEL;
+            p.w = w;
+            p.ahead = w + p.inputs * p.w_step;
             switch (samples) {
 #if FEW_2
             case 2: LOCAL(few_2)(&p, w, bias, left, X, y); break;
@@ -353,6 +368,9 @@ static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
 #endif
 #if FEW_4
             case 4: LOCAL(few_4)(&p, w, bias, left, X, y); break;
+#endif
+#if FEW_6
+            case 6: LOCAL(few_6)(&p, w, bias, left, X, y); break;
 #endif
             default: LOCAL(few_1)(&p, w, bias, left, X, y);
             }

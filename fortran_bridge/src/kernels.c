@@ -102,6 +102,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 4
 #define FEW_3 4
 #define FEW_4 2
+#define FEW_6 2
 #elif defined(EMU_ISA_AVX2)
 #define BATCH_G 1
 #define BATCH_1 8
@@ -113,6 +114,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 2
 #define FEW_3 0
 #define FEW_4 1
+#define FEW_6 0
 #elif defined(EMU_ISA_NEON)
 #define BATCH_G 2
 #define BATCH_1 8
@@ -124,6 +126,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 1
 #define FEW_3 0
 #define FEW_4 1
+#define FEW_6 0
 #else
 #define BATCH_G 1
 #define BATCH_1 4
@@ -135,6 +138,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 0
 #define FEW_3 0
 #define FEW_4 0
+#define FEW_6 0
 #endif
 #include "kernel_dense.h"
 
@@ -151,6 +155,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #undef FEW_2
 #undef FEW_3
 #undef FEW_4
+#undef FEW_6
 #if !defined(EMU_ISA_AVX512)
 #define REAL double
 #define VEC vd
@@ -169,6 +174,7 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define FEW_2 0
 #define FEW_3 0
 #define FEW_4 0
+#define FEW_6 0
 #include "kernel_dense.h"
 #endif
 
@@ -195,8 +201,8 @@ const emu_elementwise ISA(emu_elementwise) = {VD, program_block, SAMPLE_OR_NULL,
 #endif
 static const emu_tile tiles_single[] = {
 #if defined(EMU_ISA_AVX512)
-    {48, true, MINE}, {32, true, MINE}, {16, true, MINE}, {4, false, MINE}, {3, false, MINE},
-    {2, false, MINE}, {1, false, MINE},
+    {48, true, MINE}, {32, true, MINE}, {16, true, MINE}, {6, false, MINE}, {4, false, MINE},
+    {3, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_AVX2)
     {24, true, MINE}, {16, true, MINE}, {8, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_NEON)
