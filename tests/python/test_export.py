@@ -144,6 +144,7 @@ def test_every_kind_of_network_is_the_same_function_in_every_runtime(make_bundle
     assert set(checked.differences) == {"PyTorch float32", "ONNX Runtime", "libemulator", "TorchScript"}
     operators = [node.op_type for node in onnx.load(targets["onnx"]).graph.node]
     assert "BatchNormalization" not in operators
+    assert "batch_norm" not in str(torch.jit.load(targets["torchscript"]).inlined_graph)
     assert ("LayerNormalization" in operators) == (bundle.spec.normalization == "layer")
 
 
