@@ -1,8 +1,10 @@
-"""What a search is asked to do: frozen tables, read from TOML, every value checked when it is built."""
+"""What a search is asked to do: frozen tables, read from TOML, every value checked when it is built.
+
+[space] and [train] are in `hpo.space_config`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -11,22 +13,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
-from emulator.heads import DIRECT, known_heads
+from hpo.checks import dimension, expect, is_in, unknown_keys
 from hpo.conditions import check_conditions, possible
-from hpo.dimensions import Choices, Range, parse_dimension
+from hpo.dimensions import Choices, Range
 from hpo.engine import flat_refuses
 from hpo.errors import SearchError
-from hpo.recipe import APPLIES, NUMERIC_FIELDS, RECIPE_FIELDS, Recipe
+from hpo.recipe import APPLIES, RECIPE_FIELDS, Recipe
 from hpo.slurm import SlurmConfig
+from hpo.space_config import SpaceConfig, TrainConfig
 
-# Names as emulator.mlp and emulator.normalise know them; repeated here (a test compares) because those modules
-# import PyTorch, for which `--help` should not wait.
-ACTIVATIONS = (
-    "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "mish", "hardswish", "softplus", "tanh", "sigmoid", "identity",
-)  # fmt: skip
-NORMALIZATIONS = ("none", "batch", "layer")
-WIDTH_POLICIES = ("independent", "same", "funnel")
-OUTPUT_ACTIVATIONS = ("auto", "sigmoid", "tanh", "identity")
+# Names as emulator.normalise knows them; repeated here (a test compares) because it imports PyTorch, for which `--help`
+# should not wait.
 TRANSFORMS = ("auto", "none", "log", "log10", "sqrt", "logit")
 ENGINES = ("fleet", "plain")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -41,8 +38,6 @@ SMALL_SUBSET = 0.005
 SMALL_VALIDATION_FRACTION = 0.5
 VALIDATION_FRACTION = 0.2
 DEFAULT_TOP = 50  # the paper's
-MAX_DEPTH = 1000
-MAX_WIDTH = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +75,17 @@ class DataConfig:
     stream: bool | str = "auto"
 
     def __post_init__(self):
-        _expect("path", self.path, isinstance(self.path, (str, os.PathLike)), "a file name")
+        expect("path", self.path, isinstance(self.path, (str, os.PathLike)), "a file name")
         object.__setattr__(self, "path", os.fspath(self.path))
         for name in ("inputs", "outputs"):
             value = getattr(self, name)
             if value is not None:
-                _expect(name, value, _strings(value) and len(value) > 0, "a list of variable names")
+                expect(name, value, _strings(value) and len(value) > 0, "a list of variable names")
                 object.__setattr__(self, name, tuple(value))
-        _expect("units", self.units, _string_table(self.units), "a table of variable = 'unit'")
+        expect("units", self.units, _string_table(self.units), "a table of variable = 'unit'")
         choices = isinstance(self.transforms, Mapping) and isinstance(self.transforms.get("choices"), list)
         if isinstance(self.transforms, list) or choices:
-            object.__setattr__(self, "transforms", _dimension("transforms", self.transforms, numeric=False))
+            object.__setattr__(self, "transforms", dimension("transforms", self.transforms, numeric=False))
         self._check_transforms("transforms", self.transforms)
         if isinstance(self.output_transforms, (list, Choices)):
             raise SearchError(
@@ -99,11 +94,11 @@ class DataConfig:
             )
         self._check_transforms("output_transforms", self.output_transforms)
         number = "a number from 0, below 1"
-        _expect("test_fraction", self.test_fraction, _in(self.test_fraction, 0.0, 1.0, high_open=True), number)
+        expect("test_fraction", self.test_fraction, is_in(self.test_fraction, 0.0, 1.0, high_open=True), number)
         if self.validation_fraction != "auto":
-            valid = _in(self.validation_fraction, 0.0, 1.0, low_open=True, high_open=True)
-            _expect("validation_fraction", self.validation_fraction, valid, "'auto' or a number between 0 and 1")
-        _expect("stream", self.stream, self.stream == "auto" or isinstance(self.stream, bool), "'auto', true or false")
+            valid = is_in(self.validation_fraction, 0.0, 1.0, low_open=True, high_open=True)
+            expect("validation_fraction", self.validation_fraction, valid, "'auto' or a number between 0 and 1")
+        expect("stream", self.stream, self.stream == "auto" or isinstance(self.stream, bool), "'auto', true or false")
 
     @staticmethod
     def _check_transforms(name, value):
@@ -114,115 +109,13 @@ class DataConfig:
         else:
             kinds = (value,)
         for kind in kinds:
-            _expect(name, kind, isinstance(kind, str) and kind in TRANSFORMS, f"one of {', '.join(TRANSFORMS)}")
+            expect(name, kind, isinstance(kind, str) and kind in TRANSFORMS, f"one of {', '.join(TRANSFORMS)}")
 
     def validation_fraction_at(self, subset: float) -> float:
         """Validation fraction of a subset of relative size `subset`."""
         if self.validation_fraction != "auto":
             return float(self.validation_fraction)
         return SMALL_VALIDATION_FRACTION if subset <= SMALL_SUBSET else VALIDATION_FRACTION
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpaceConfig:
-    """[space]: the architectures; the defaults are the paper's.
-
-    Every value is fixed, a list (choices) or, where it is a number, a table (range).
-
-    Attributes
-    ----------
-    depth : int, Choices or Range
-        Number of hidden layers.
-    widths : int, Choices or Range
-        What widths are drawn from, as `width_policy` says.
-    width_policy : str or Choices
-        independent: each layer's for itself, as the paper does. same: one for all layers. funnel: that of the first
-        layer; every other has `taper` times the width of the one before it.
-    taper : float, Choices or Range
-    activation : str or Choices
-    normalization : str or Choices
-        Between the linear part of a hidden layer and its activation: none, batch (Ioffe & Szegedy 2015) or layer
-        (Ba et al. 2016). Batch normalization is folded into the weights of the exported network.
-    residual : bool or Choices
-        Whether a hidden layer that is as wide as its input adds it to its output (He et al. 2016).
-    output_activation : str
-        auto: sigmoid where all training outputs lie in 0..1 (they are then not scaled, and the MSE is in physical
-        units), identity with standardised outputs else.
-    head : str or Choices
-        Networks predict the outputs (direct) or what the output head of that name makes outputs of (`emulator.heads`);
-        the validation MSE is that of the outputs in either case.
-    """
-
-    depth: int | Choices | Range = field(default_factory=lambda: Range(low=1, high=20))
-    widths: int | Choices | Range = field(
-        default_factory=lambda: Choices(values=(8, 16, 32, 64, 128, 256, 512, 1024, 2048))
-    )
-    width_policy: str | Choices = "independent"
-    taper: float | Choices | Range = 0.5
-    activation: str | Choices = "relu"
-    normalization: str | Choices = "none"
-    residual: bool | Choices = False
-    output_activation: str = "auto"
-    head: str | Choices = DIRECT
-
-    def __post_init__(self):
-        for name, most in (("depth", MAX_DEPTH), ("widths", MAX_WIDTH)):
-            value = _dimension(name, getattr(self, name), numeric=True, refuse_pair=name == "depth")
-            for sample in possible(value):
-                whole = type(sample) is int and 1 <= sample <= most
-                _expect(name, sample, whole, f"whole numbers from 1 to {most}")
-            object.__setattr__(self, name, value)
-        for name, known in (SPACE_NAMES | {"head": known_heads()}).items():
-            value = _dimension(name, getattr(self, name), numeric=False)
-            for sample in possible(value):
-                _expect(name, sample, isinstance(sample, str) and sample in known, f"one of {', '.join(known)}")
-            object.__setattr__(self, name, value)
-        taper = _dimension("taper", self.taper, numeric=True)
-        for sample in possible(taper):
-            _expect("taper", sample, _in(sample, 0.0, 1.0, low_open=True), "above 0, at most 1")
-        object.__setattr__(self, "taper", taper)
-        residual = _dimension("residual", self.residual, numeric=False)
-        for sample in possible(residual):
-            _expect("residual", sample, isinstance(sample, bool), "true or false")
-        object.__setattr__(self, "residual", residual)
-        for name in ("depth", "widths", "width_policy"):
-            if getattr(getattr(self, name), "when", None):
-                raise SearchError(f"{name} has a when, but every configuration has {name}; leave the condition out")
-        if isinstance(self.output_activation, list):
-            raise SearchError("output_activation cannot be searched: it decides the units of the error; choose one")
-        known = self.output_activation in OUTPUT_ACTIVATIONS
-        _expect("output_activation", self.output_activation, known, f"one of {', '.join(OUTPUT_ACTIVATIONS)}")
-
-
-# Settings of [space] that are one of several names.
-SPACE_NAMES = {"width_policy": WIDTH_POLICIES, "activation": ACTIVATIONS, "normalization": NORMALIZATIONS}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """[train]: values of `hpo.recipe.Recipe`, each fixed or a dimension of the search."""
-
-    values: Mapping[str, object] = field(default_factory=dict)
-
-    def __post_init__(self):
-        defaults = Recipe()
-        values = {}
-        for name in RECIPE_FIELDS:
-            given = self.values.get(name, getattr(defaults, name))
-            value = _dimension(name, given, numeric=name in NUMERIC_FIELDS)
-            for sample in possible(value):
-                Recipe(**{name: sample})
-            values[name] = value if isinstance(value, (Choices, Range)) else getattr(Recipe(**{name: value}), name)
-        _unknown_keys("train", set(self.values), RECIPE_FIELDS)
-        object.__setattr__(self, "values", values)
-
-    @property
-    def searched(self) -> dict[str, Choices | Range]:
-        return {k: v for k, v in self.values.items() if isinstance(v, (Choices, Range))}
-
-    @property
-    def fixed(self) -> dict[str, object]:
-        return {k: v for k, v in self.values.items() if k not in self.searched}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -288,32 +181,33 @@ class SearchSettings:
     reduction: int = 3
 
     def __post_init__(self):
-        _expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
-        _expect("p_subset", self.p_subset, _in(self.p_subset, 0.0, 1.0, low_open=True), "above 0, at most 1")
+        expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
+        expect("p_subset", self.p_subset, is_in(self.p_subset, 0.0, 1.0, low_open=True), "above 0, at most 1")
         if self.top is not None and self.p_retrain is not None:
             raise SearchError(f"both top = {self.top} and p_retrain = {self.p_retrain} are given; give one of them")
         if self.top is not None:
-            _expect("top", self.top, type(self.top) is int and self.top >= 1, "a whole number of at least 1")
+            expect("top", self.top, type(self.top) is int and self.top >= 1, "a whole number of at least 1")
         if self.p_retrain is not None:
-            _expect("p_retrain", self.p_retrain, _in(self.p_retrain, 0.0, 1.0, low_open=True), "above 0, at most 1")
+            expect("p_retrain", self.p_retrain, is_in(self.p_retrain, 0.0, 1.0, low_open=True), "above 0, at most 1")
         elif self.top is None:
             object.__setattr__(self, "top", DEFAULT_TOP)
         seed = type(self.seed) is int and 0 <= self.seed < 1 << 63
-        _expect("seed", self.seed, seed, "a whole number from 0 to 2^63 - 1")
-        _expect("keep_step1_models", self.keep_step1_models, isinstance(self.keep_step1_models, bool), "true or false")
+        expect("seed", self.seed, seed, "a whole number from 0 to 2^63 - 1")
+        expect("keep_step1_models", self.keep_step1_models, isinstance(self.keep_step1_models, bool), "true or false")
         light = type(self.light_top) is int and self.light_top >= 0
-        _expect("light_top", self.light_top, light, "a whole number of at least 0")
-        _expect("light_factor", self.light_factor, _in(self.light_factor, 1.0, math.inf), "a number of at least 1")
-        _expect("checkpoint_seconds", self.checkpoint_seconds, _in(self.checkpoint_seconds, 0.0, math.inf), "0 or more")
+        expect("light_top", self.light_top, light, "a whole number of at least 0")
+        expect("light_factor", self.light_factor, is_in(self.light_factor, 1.0, math.inf), "a number of at least 1")
+        seconds = self.checkpoint_seconds
+        expect("checkpoint_seconds", seconds, is_in(seconds, 0.0, math.inf), "0 or more")
         named = {"engine": ENGINES, "precision": PRECISIONS, "sampler": SAMPLERS, "pruner": PRUNERS}
         for name, known in named.items():
-            _expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
+            expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
         least_batch = LEAST_CMAES_BATCH if self.sampler == "cmaes" else 1
         whole = {"batch": least_batch, "startup": 1, "population": 2, "min_epochs": 1, "reduction": 2}
         for name, least in whole.items():
             value = getattr(self, name)
             valid = (type(value) is int and value >= least) or (name == "population" and value is None)
-            _expect(name, value, valid, f"a whole number of at least {least}")
+            expect(name, value, valid, f"a whole number of at least {least}")
 
     @property
     def is_batched(self) -> bool:
@@ -342,7 +236,7 @@ class Config:
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self):
-        _unknown_keys("step2", set(self.step2), RECIPE_FIELDS)
+        unknown_keys("step2", set(self.step2), RECIPE_FIELDS)
         for name, value in self.step2.items():
             if isinstance(value, (list, dict, Choices, Range)):
                 raise SearchError(f"[step2] {name} is {value!r}; expected one value: step 2 searches nothing")
@@ -412,13 +306,13 @@ class Config:
             Unknown tables or keys, wrong types, values out of range; `source` is named.
         """
         try:
-            _unknown_keys("", set(tables), ("data", "space", "train", "search", "step2", "slurm"))
+            unknown_keys("", set(tables), ("data", "space", "train", "search", "step2", "slurm"))
             for name, table in tables.items():
-                _expect(f"[{name}]", table, isinstance(table, Mapping), "a table")
+                expect(f"[{name}]", table, isinstance(table, Mapping), "a table")
             parts = {}
             for name, kind in (("data", DataConfig), ("space", SpaceConfig), ("search", SearchSettings)):
                 table = tables.get(name, {})
-                _unknown_keys(name, set(table), [f.name for f in fields(kind)])
+                unknown_keys(name, set(table), [f.name for f in fields(kind)])
                 parts[name] = _built(name, kind, table)
             parts["train"] = _built("train", TrainConfig, {"values": tables.get("train", {})})
             slurm = SlurmConfig.from_table(tables.get("slurm", {}))
@@ -463,19 +357,6 @@ def differences(old: Mapping, new: Mapping) -> list[tuple[str, object, object]]:
 # -- helpers ------------------------------------------------------------------------------------------------------
 
 
-def _expect(name, value, valid: bool, expected: str) -> None:
-    if not valid:
-        raise SearchError(f"{name} is {value!r} ({type(value).__name__}); expected {expected}")
-
-
-def _in(value, low, high, *, low_open=False, high_open=False) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    above = value > low if low_open else value >= low
-    below = value < high if high_open else value <= high
-    return above and below and math.isfinite(value)
-
-
 def _strings(value) -> bool:
     return isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
 
@@ -494,31 +375,12 @@ def _check_value(name: str, value) -> None:
         SpaceConfig(**{"depth" if name == "num_hidden" else name: value})
 
 
-def _dimension(name, value, **options):
-    try:
-        return parse_dimension(value, **options)
-    except SearchError as error:
-        raise SearchError(f"{name}: {error}") from None
-
-
 def _built(name, kind, values):
     try:
         return kind(**values)
     except SearchError as error:
         text = str(error)
         raise SearchError(text if text.startswith(f"[{name}]") else f"[{name}] {text}") from None
-
-
-def _unknown_keys(table: str, given: set[str], known) -> None:
-    unknown = sorted(given - set(known))
-    if not unknown:
-        return
-    where = f"[{table}]" if table else "the file"
-    hints = []
-    for key in unknown:
-        near = difflib.get_close_matches(key, list(known), n=1)
-        hints.append(f"{key!r}" + (f" (did you mean {near[0]!r}?)" if near else ""))
-    raise SearchError(f"{where} has no {', '.join(hints)}; it may have {', '.join(known)}")
 
 
 def _plain(value):

@@ -14,10 +14,11 @@ from dataclasses import fields, replace
 import numpy as np
 
 from hpo.conditions import Parameter, conditions_of, possible, resolved
-from hpo.config import Config, SpaceConfig
+from hpo.config import Config
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
 from hpo.recipe import RECIPE_FIELDS, Recipe
+from hpo.space_config import SpaceConfig
 
 
 def stream(seed: int, trial: int, purpose: str) -> np.random.Generator:

@@ -7,6 +7,7 @@ import pytest
 import emulator.mlp
 import emulator.normalise
 from hpo import config as config_module
+from hpo import space_config
 from hpo.config import Config, differences, to_toml
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
@@ -29,9 +30,9 @@ def test_validation_fraction_follows_the_paper():
 
 
 def test_names_are_those_that_the_emulator_knows():
-    assert set(config_module.ACTIVATIONS) == set(emulator.mlp.ACTIVATIONS)
-    assert config_module.NORMALIZATIONS == emulator.mlp.NORMALIZATIONS
-    assert set(config_module.OUTPUT_ACTIVATIONS) == {"auto", *emulator.mlp.OUTPUT_ACTIVATIONS}
+    assert set(space_config.ACTIVATIONS) == set(emulator.mlp.ACTIVATIONS)
+    assert space_config.NORMALIZATIONS == emulator.mlp.NORMALIZATIONS
+    assert set(space_config.OUTPUT_ACTIVATIONS) == {"auto", *emulator.mlp.OUTPUT_ACTIVATIONS}
     assert set(config_module.TRANSFORMS) == {"auto", *emulator.normalise.TRANSFORMS}
 
 
