@@ -23,7 +23,7 @@ from emulator.mlp import MLPSpec, build_mlp
 from hpo import products
 from hpo.engine import flat_refuses
 from hpo.lanes import CudaLane, HostLane, lane_on
-from hpo.optimizers import MOMENTS, update_flat
+from hpo.optimizers import update_flat
 from hpo.recipe import Recipe
 from hpo.train import Piece, Progress, TrainingData, epoch_order, pieces_of_an_epoch
 
@@ -440,12 +440,11 @@ class FlatTraining(Progress):
         with self._lane.use():
             weights, best, first, second = (t.to("cpu", copy=True) for t in (self._weights, self._best, *self._moments))
             updates, sums = int(self._updates), self._sums.tolist()
-        has_first, has_second = MOMENTS[self.recipe.optimizer]
         return self._progress_state() | {
             "weights": weights,
             "best": best,
-            "first_moment": first if updates and has_first else None,
-            "second_moment": second if updates and has_second else None,
+            "first_moment": first if updates else None,
+            "second_moment": second if updates else None,
             "updates": updates,
             "order": self._order_state if self._position else self._order.get_state(),
             "position": self._position,

@@ -11,7 +11,7 @@ import torch
 from hpo.recipe import Recipe
 
 # PyTorch's names of the first and second moment; None where an optimizer has none.
-MOMENTS = {
+_MOMENTS = {
     "adam": ("exp_avg", "exp_avg_sq"),
     "adamw": ("exp_avg", "exp_avg_sq"),
     "nadam": ("exp_avg", "exp_avg_sq"),
@@ -42,7 +42,7 @@ class Optimizer:
     def plain_state(self) -> dict:
         """All but the moments: `updates`, 0 before the first, and what else the next update depends on."""
         first = self._optimizer.state[self._weights[0]]
-        if not any(key in first for key in MOMENTS[self._name]):
+        if not any(key in first for key in _MOMENTS[self._name]):
             return {"updates": 0}
         state = {"updates": int(first.get("step", 1))}  # sgd counts none
         if "mu_product" in first:
@@ -51,7 +51,7 @@ class Optimizer:
 
     def moments(self) -> dict[str, list[torch.Tensor] | None]:
         """`first_moment` and `second_moment` of each weight, None where there is none yet or ever."""
-        keys = MOMENTS[self._name] if self.plain_state()["updates"] else (None, None)
+        keys = _MOMENTS[self._name] if self.plain_state()["updates"] else (None, None)
         return {
             name: None if key is None else [self._optimizer.state[w][key] for w in self._weights]
             for name, key in zip(("first_moment", "second_moment"), keys, strict=True)
@@ -62,7 +62,7 @@ class Optimizer:
         if not state["updates"]:
             return
         for w in self._weights:
-            has = {key: torch.zeros_like(w, requires_grad=False) for key in MOMENTS[self._name] if key}
+            has = {key: torch.zeros_like(w, requires_grad=False) for key in _MOMENTS[self._name] if key}
             if self._name != "sgd":
                 has["step"] = torch.tensor(float(state["updates"]), device=w.device if self._name in _FUSED else "cpu")
             if "mu_product" in state:
