@@ -47,6 +47,8 @@ class Bundle:
     def without_head(self) -> Bundle:
         """The network alone, which gives the head's targets; its provenance says which head a host has to apply.
 
+        Constraints on the outputs are left out as well.
+
         Raises
         ------
         ValueError

@@ -199,7 +199,7 @@ def test_a_network_exported_without_its_head_gives_the_targets_and_says_what_mus
 
 def test_a_bundle_keeps_its_head(head, samples, tmp_path):
     bundle = bundle_of(head, samples)
-    values = {k: v for k, v in vars(bundle).items()}
+    values = {k: v for k, v in vars(bundle).items() if k != "constraints"}
     save_bundle(tmp_path / "b.pt", **values)
     again = load_bundle(tmp_path / "b.pt")
     assert again.head.to_dict() == head.to_dict()
