@@ -224,3 +224,116 @@ def test_mapping_gives_radius_zero_to_absent_modes_and_passes_nan_on(library, ch
     assert np.isnan(x[2, 10])
     assert np.isnan(x[3, 11])
     assert np.isnan(x).sum() == 3  # and the number of the third
+
+
+# -- the output head -------------------------------------------------------------------------------------------------
+
+FE_INVALID, FE_DIVBYZERO, FE_OVERFLOW = 1, 4, 8  # fenv.h of glibc on x86-64: what E3SM's debug builds trap
+
+
+def head_and_states(n, seed):
+    """The head of the case study and points of it: inputs (n, 16) and ln S_max (n, 1)."""
+    from emulator.activation.constants import Constants
+    from emulator.activation.head import ATTRIBUTES, ActivationHead
+    from emulator.activation.modes import NUM_MODES
+    from emulator.activation.states import sample_states
+    from emulator.variables import columns_of
+
+    units = {"tair": "K", "pressure": "hPa", "rh": "1", "wbar": "cm s-1"}
+    modal = {"num_aer": "cm-3", "r_aer": "um", "kappa": "1"}
+    columns = [c for name, u in units.items() for c in columns_of(name, u, None)]
+    columns += [c for name, u in modal.items() for c in columns_of(name, u, NUM_MODES)]
+    constants = {name: getattr(Constants.e3sm(), name.removeprefix("constant_")) for name in ATTRIBUTES}
+    head = ActivationHead(columns, columns_of("fn", "1", NUM_MODES), constants)
+    x = np.column_stack([np.asarray(a, float) for a in sample_states(n, seed=seed).arrays()])
+    return head, x, np.random.default_rng(seed).uniform(np.log(1e-4), np.log(0.1), (n, 1))
+
+
+def fortran_head(library, head, x, t, ncol=None, text=None):
+    """fn and fm (n, 4) of the first ncol points, -7 beyond; status 1 where the head's text was refused."""
+    lines = [head.name, *(f"{k} {v:.17g}" for k, v in head.attributes.items())]
+    text = ("\n".join(lines) if text is None else text).encode()
+    n = len(x)
+    arrays = [np.asfortranarray(a) for a in (t[:, 0], x[:, 0], x[:, 2], x[:, 8:12], x[:, 12:16])]
+    fn, fm = (np.full((n, 4), -7.0, order="F") for _ in range(2))
+    status = ctypes.c_int()
+    library.c_activated_fractions(
+        len(text), text, n, n if ncol is None else ncol, *map(pointer, (*arrays, fn, fm)), ctypes.byref(status)
+    )
+    return fn, fm, status.value
+
+
+def test_the_fortran_head_equals_the_python_one_to_round_off_with_the_models_own_constants(library):
+    head, x, t = head_and_states(5000, seed=1)
+    fn, fm, status = fortran_head(library, head, x, t)
+    want_fn, want_fm = head.fractions(x, t)
+    assert status == 0
+    # some 30 roundings in z, 1e-16 / S of them in L; libmvec's erfc 4 ulp. Measured: 3 eps
+    np.testing.assert_allclose(fn, want_fn, rtol=0, atol=32 * EPS)
+    np.testing.assert_allclose(fm, want_fm, rtol=0, atol=32 * EPS)
+    small = (want_fn > 1e-200) & (want_fn < 1e-3)
+    assert small.sum() > 1000
+    np.testing.assert_allclose(fn[small], want_fn[small], rtol=1e-10)  # a rounding of z, 2 z^2 times as large
+
+
+def test_a_point_of_the_fortran_head_has_the_same_bits_wherever_it_stands(library):
+    head, x, t = head_and_states(37, seed=2)
+    fn, fm, _ = fortran_head(library, head, x, t)
+    for first in (0, 1, 2, 3, 36):
+        alone = fortran_head(library, head, x[first:], t[first:], ncol=1)
+        assert (alone[0][0] == fn[first]).all()
+        assert (alone[1][0] == fm[first]).all()
+        assert (alone[0][1:] == -7.0).all()
+
+
+def test_no_number_given_to_the_fortran_head_raises_what_hosts_trap(library):
+    head, _, _ = head_and_states(1, seed=3)
+    rng = np.random.default_rng(3)
+    x = rng.choice([0.0, -1.0, 1e-300, 1.0, 273.0, 1e300], (4000, 16))
+    t = rng.choice([-1e300, -700.0, -5.0, 0.0, 700.0, 1e300], (4000, 1))
+    libm = ctypes.CDLL("libm.so.6")
+    libm.feclearexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)
+    fn, fm, _ = fortran_head(library, head, x, t)
+    raised = libm.fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)
+    assert raised == 0
+    assert ((fn >= 0) & (fn <= 1) & (fm >= 0) & (fm <= 1)).all()
+    absent = np.tile(head_and_states(1, seed=3)[1], (10, 1))
+    absent[:, 9] = 0.0  # what the mapping gives a mode without aerosol
+    assert (fortran_head(library, head, absent, np.full((10, 1), -5.0))[0][:, 1] < 1e-6).all()
+    t[:5] = np.nan
+    assert np.isnan(fortran_head(library, head, x, t)[0][:5]).all()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "other\nconstant_gas_constant 8.3",
+        "activation\nconstant_gas_constant 8.3",
+        "activation\nconstant_nothing 1\n",
+        "activation\nconstant_gas_constant many\n",
+    ],
+)
+def test_the_fortran_head_refuses_constants_that_are_not_its_own(library, text):
+    head, x, t = head_and_states(3, seed=4)
+    fn, _, status = fortran_head(library, head, x, t, text=text)
+    assert status == 1
+    assert (fn == -7.0).all()
+
+
+def test_mass_from_number_is_the_lognormals_at_both_ends(library):
+    from scipy.special import ndtr, ndtri
+
+    rng = np.random.default_rng(5)
+    small = 10.0 ** rng.uniform(-250, np.log10(0.5), 3000)
+    fn = np.concatenate([small, 1.0 - 10.0 ** rng.uniform(-15, np.log10(0.5), 3000), [0.0, 1.0, 1e-300]])
+    fm = np.empty_like(fn)
+    for mode, sigma in enumerate((1.8, 1.6, 1.8, 1.6), start=1):
+        library.c_mass_from_number(fn.size, mode, pointer(fn), pointer(fm))
+        want = ndtr(ndtri(fn) + 3.0 * np.log(sigma))
+        np.testing.assert_allclose(fm[:3000], want[:3000], rtol=1e-11)  # z to 1e-14, 2 z^2 times as large
+        np.testing.assert_allclose(fm[:-1], want[:-1], rtol=0, atol=32 * EPS)
+        assert fm[-1] < 1e-200
+    with_nan = np.array([np.nan])
+    library.c_mass_from_number(1, 1, pointer(with_nan), pointer(with_nan))
+    assert np.isnan(with_nan[0])

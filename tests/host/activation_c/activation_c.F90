@@ -1,11 +1,13 @@
 !> The activation routines over many points, callable from C, for comparison with numpy. Modes are the fastest axis.
 module activation_c
-  use, intrinsic :: iso_c_binding, only: c_int, c_double
+  use, intrinsic :: iso_c_binding, only: c_char, c_int, c_double
   use aerosol_activation_arg, only: activate_modal_arg, activate_number_arg
+  use aerosol_activation_head, only: kelvin_t, activated_fractions, mass_from_number, read_kelvin
   use aerosol_activation_mapping, only: inverse_cube_root, emulator_inputs
   implicit none
   private
   public :: c_activate_modal, c_activate_prescribed, c_activate_number, c_inverse_cube_root, c_emulator_inputs
+  public :: c_activated_fractions, c_mass_from_number
 
 contains
 
@@ -62,4 +64,32 @@ contains
 
     call emulator_inputs(pcols, pver, first, ncol, level, t, rho, w, rh, na, volume, hygro, column, offset, ldx, x)
   end subroutine c_emulator_inputs
+
+  !> `head` is the metadata entry of a model file, `size` characters; status 1: it was refused.
+  subroutine c_activated_fractions(size, head, ld, ncol, ln_smax, tair, rh, r_aer, kappa, fn, fm, status) bind(c)
+    integer(c_int), value :: size, ld, ncol
+    character(kind=c_char), intent(in) :: head(size)
+    real(c_double), intent(in) :: ln_smax(ld), tair(ld), rh(ld), r_aer(ld, 4), kappa(ld, 4)
+    real(c_double), intent(inout) :: fn(ld, 4), fm(ld, 4)
+    integer(c_int), intent(out) :: status
+    character(len=size) :: text
+    character(len=:), allocatable :: errmsg
+    type(kelvin_t) :: kelvin
+    integer :: i
+
+    do i = 1, size
+      text(i:i) = head(i)
+    end do
+    call read_kelvin(text, kelvin, errmsg)
+    status = merge(1, 0, allocated(errmsg))
+    if (status == 0) call activated_fractions(kelvin, ld, ncol, ln_smax, tair, rh, r_aer, kappa, fn, fm)
+  end subroutine c_activated_fractions
+
+  subroutine c_mass_from_number(n, mode, fn, fm) bind(c)
+    integer(c_int), value :: n, mode
+    real(c_double), intent(in) :: fn(n)
+    real(c_double), intent(out) :: fm(n)
+
+    fm = mass_from_number(mode, fn)
+  end subroutine c_mass_from_number
 end module activation_c
