@@ -193,6 +193,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--bounds", action="append", default=[], metavar="OUTPUT=LOW:HIGH", help=bounds)
     order = "raise outputs so that 'a <= b <= c' holds, in the exported graph; may be repeated"
     add("--order", action="append", default=[], metavar="ORDER", help=order)
+    bare = "export the network without its output head; the host has to apply the head itself"
+    add("--without-head", action="store_true", help=bare)
     add("--remeasure", action="store_true", help="measure latencies again instead of using latency.json")
     add("--format", default="onnx,torchscript", metavar="LIST", help="onnx, torchscript or both (default)")
     add("--out", type=Path, metavar="FILE", help="target; default: STUDY/model.onnx (and .pt)")
@@ -226,6 +228,8 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     # before anything is measured: what is wrong with these shows now
     constraints = OutputConstraints.parse(args.bounds, args.order, first.output_columns)
     largest = _largest_errors(args.max_error_of, first)
+    if args.without_head and constraints is not None:
+        raise ValueError("--bounds and --order hold outputs, which a network --without-head does not give")
     latencies = _latencies(args, networks, console)
     measures, limits = _measures(args, networks, largest, console)
     candidates = [
@@ -265,7 +269,8 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     if not args.no_holdout:
         samples, rows = holdout(bundle.provenance, args.data)
         fresh = np.concatenate([fresh, samples.read(rows[:_NUM_VERIFY_SAMPLES])[0]])
-    checked = export(bundle, targets, fresh, args.verify_tolerance)
+    exported = bundle.without_head() if args.without_head else bundle
+    checked = export(exported, targets, fresh, args.verify_tolerance)
     export_text.print_verification(console, checked.num_samples, checked.tolerance, checked.differences)
     if not args.no_holdout:
         predictors = {f"emulator (trial {choice.candidate.trial})": bundle.predict}

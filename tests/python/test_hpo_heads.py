@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from emulator import export
 from emulator.activation.constants import Constants
 from emulator.activation.head import ATTRIBUTES, ActivationHead
 from emulator.activation.modes import NUM_MODES
 from emulator.activation.states import sample_states
 from emulator.bundle import load_bundle
 from emulator.dataset import SampleFile
+from emulator.libemulator import LibEmulator
+from emulator.records import RecordWriter
 from emulator.variables import columns_of
 from hpo.config import Config
 from hpo.distributed import group_training
@@ -138,6 +141,28 @@ def test_the_recorded_error_is_that_of_the_saved_network_in_the_units_of_the_out
     mse = ((bundle.predict(x) - y) ** 2).mean()
     # the training scores in float32, from normalised inputs: errors of 1e-6 beside ones of 1e-2
     assert record["validation_mse"] == pytest.approx(mse, rel=1e-3)
+
+
+def test_export_writes_the_chosen_network_with_or_without_its_head(context, tmp_path, capsys):
+    trial = trial_with(context, "activation")
+    runner = TrialRunner(context, torch.device("cpu"), "w")
+    runner.start(Task(step=2, trial=trial, flop=1.0, extra={}))
+    ended = []
+    while not ended:
+        ended = runner.advance()
+    (context.folder / "study.json").write_text("{}")
+    (context.folder / "step2" / "worker-w.jsonl").unlink(missing_ok=True)
+    with RecordWriter(context.folder / "step2" / "worker-w.jsonl") as records:
+        records.append(ended[0][1])
+    command = [str(context.folder), "--pick", f"trial:{trial}", "--format", "onnx", "--no-holdout", "--out"]
+    assert export.main([*command, str(tmp_path / "whole.onnx")]) == 0
+    assert export.main([*command, str(tmp_path / "bare.onnx"), "--without-head"]) == 0
+    assert LibEmulator(tmp_path / "whole.onnx").output_names == ("fn_1", "fn_2", "fn_3", "fn_4")
+    assert LibEmulator(tmp_path / "bare.onnx").output_names == ("ln_smax",)
+    capsys.readouterr()
+    assert export.main([*command, str(tmp_path / "no.onnx"), "--without-head", "--bounds", "fn=0:1"]) == 2
+    assert "which a network --without-head does not give" in capsys.readouterr().err
+    assert not (tmp_path / "no.onnx").exists()
 
 
 def test_every_kind_of_training_scores_the_same_network_alike(context):
