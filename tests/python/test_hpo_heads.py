@@ -154,7 +154,9 @@ def test_export_writes_the_chosen_network_with_or_without_its_head(context, tmp_
     (context.folder / "step2" / "worker-w.jsonl").unlink(missing_ok=True)
     with RecordWriter(context.folder / "step2" / "worker-w.jsonl") as records:
         records.append(ended[0][1])
-    command = [str(context.folder), "--pick", f"trial:{trial}", "--format", "onnx", "--no-holdout", "--out"]
+    command = [str(context.folder), "--pick", f"trial:{trial}", "--format", "onnx", "--no-holdout"]
+    # fn_3 reaches from 0.998 to 1 in so few samples: a rounding is 3e-5 of that
+    command += ["--verify-tolerance", "1e-3", "--out"]
     assert export.main([*command, str(tmp_path / "whole.onnx")]) == 0
     assert export.main([*command, str(tmp_path / "bare.onnx"), "--without-head"]) == 0
     assert LibEmulator(tmp_path / "whole.onnx").output_names == ("fn_1", "fn_2", "fn_3", "fn_4")
