@@ -120,7 +120,8 @@ def retrain(
             extra = {"of_trial": trial}
             tasks = [Task(step=2, trial=k, flop=1.0, extra=extra, params=params) for k in range(seeds)]
             pool.run(Once(tasks, home, crew, lambda r: say(_said(r, seeds))), 2)
-        shutil.rmtree(home / "step2" / "checkpoints", ignore_errors=True)
+        for rest in (home / "step2" / "checkpoints", *home.glob("cache-*")):  # a kill leaves the latter
+            shutil.rmtree(rest, ignore_errors=True)
     return [r for r in repeats(folder, trial) if r["trial"] < seeds]
 
 
