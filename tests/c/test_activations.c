@@ -107,6 +107,22 @@ static void test_quiet(const emu_values *values, const function *f)
           (unsigned)raised);
 }
 
+/* hard_swish is 0 far below: -infinity must not be multiplied by that 0, which would be NaN and raise "invalid" */
+static void test_hard_swish_of_infinities(const emu_values *values)
+{
+    static const float points[] = {-INFINITY, INFINITY};
+    float y[2];
+    double z[2];
+    feclearexcept(FE_ALL_EXCEPT);
+    values->activations(ACT_HARD_SWISH, (float)A, (float)B, 2, points, y);
+    for (int i = 0; i < 2; i++)
+        z[i] = values->operation(OP_HARD_SWISH, A, B, (double)points[i]);
+    const int raised = fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW);
+    CHECK(y[0] == 0.0f && z[0] == 0.0, "hard_swish(-inf), %s: %g in float32, %g in float64", values->isa, (double)y[0], z[0]);
+    CHECK(isinf(y[1]) && isinf(z[1]), "hard_swish(inf), %s: %g in float32, %g in float64", values->isa, (double)y[1], z[1]);
+    CHECK(raised == 0, "hard_swish of infinities, %s: exceptions %x", values->isa, (unsigned)raised);
+}
+
 int main(void)
 {
     const emu_values *all[3];
@@ -128,5 +144,7 @@ int main(void)
             test_same_bits(all[i], all[0], &functions[c]);
         }
     }
-    FINISH(FUNCTIONS * (2 + 2 * n));
+    for (int i = 0; i < n; i++)
+        test_hard_swish_of_infinities(all[i]);
+    FINISH(FUNCTIONS * (2 + 2 * n) + 3 * n);
 }
