@@ -124,7 +124,7 @@ static double layer_cost(const emu_model *m, const emu_layer *layer, const emu_t
         return S * (K / 4.0 * 16.0 / lanes * 2.5 + 40.0 + activation);
     /* a vector of weights costs up to two multiply-adds to load, a number to broadcast one */
     const bool one = tile->samples == 1;
-    const double slower = tile->samples == 3 ? 1.18 : 1.0; /* as measured */
+    const double slower = tile->samples == 3 ? 1.10 : 1.0; /* as measured */
     const double wide = one ? 4.0 : S <= 3.0 ? 4.0 : 2.0, weights = padded / lanes;
     const double loads = K * ((one ? 1.7 : 2.0) * weights + S * (padded / EMU_PANEL < wide ? 1.0 : padded / EMU_PANEL / wide));
     const double products = K * weights * S * 1.02;
