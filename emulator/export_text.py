@@ -26,9 +26,9 @@ def print_candidates(
     table = Table(title="retrained networks; latency in ns per sample, one thread", title_justify="left")
     sizes = sorted(latencies[candidates[0].trial])
     measures = list(candidates[0].measures)
-    headings = ["", "trial", "validation MSE", *(["mean", "std"] if known else []), *measures, "parameters"]
-    for heading in (*headings, *(f"batch {b}" for b in sizes)):
-        table.add_column(heading, justify="right")
+    headings = ["", "trial", "validation\nMSE", *(["mean", "std"] if known else []), *measures, "para-\nmeters"]
+    for heading in (*headings, *(f"batch\n{b}" for b in sizes)):
+        table.add_column(heading, justify="right", overflow="fold")
     table.add_column("hidden layers", overflow="fold")
     out = set().union(*choice.cut.values())
     for c in candidates:
