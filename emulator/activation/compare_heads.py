@@ -51,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, console: Console) -> None:
-    networks = retrained_networks(args.study)
-    bundles = [(n.trial, load_bundle(n.model)) for n in networks]
+    bundles = [(n.trial, load_bundle(n.model)) for n in retrained_networks(args.study)]
     samples, rows = holdout(bundles[0][1].provenance, args.data)
     if tuple(c.name for c in samples.input_columns) != INPUT_NAMES:
         raise ValueError(f"the study has the inputs {[c.name for c in samples.input_columns]}; expected {INPUT_NAMES}")
@@ -61,15 +60,36 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     smax, temperature = samples.read_variables(("smax", "tair_smax"), rows).T
     fm = exact_mass_fractions(smax, temperature, x_NI[:, 8:12], x_NI[:, 12:16], constants)
     cost = json.loads(_output_of([args.cost])) if args.cost else {}
-    entries = [_arg_entry(x_NI, fn, fm, cost)]
+    entries = [_arg_entry(x_NI, fn, fm, cost), *_closed_forms(x_NI, smax, temperature, fn, fm, samples, constants)]
+    num_references = len(entries)
     for trial, bundle in bundles:
         entries.append({"trial": trial} | _entry(bundle, x_NI, fn, fm, cost))
-    entries[1:] = sorted(entries[1:], key=lambda e: (-e["parameters"] // 1000, e["head"], e["mse_fn"]))
+    networks = entries[num_references:]
+    entries[num_references:] = sorted(networks, key=lambda e: (-e["parameters"] // 1000, e["head"], e["mse_fn"]))
     _print(console, entries, len(rows))
     if args.out:
         temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
         temporary.write_text(json.dumps({"samples": len(rows), "batch": BATCH, "schemes": entries}, indent=1) + "\n")
         os.replace(temporary, args.out)
+
+
+def _closed_forms(x_NI, smax, temperature, fn, fm, samples, constants: Constants) -> list[dict]:
+    """What the head makes of the parcel's own S_max, and ARG's approximation of the critical supersaturation."""
+    from scipy.special import erfc
+
+    from emulator.activation.head import MASS_SHIFT, ActivationHead
+
+    head = ActivationHead(samples.input_columns, samples.output_columns, samples.attributes())
+    found = head.fractions(x_NI, head.target(x_NI, np.column_stack([smax, temperature])))
+    # S_c^2 = 4 A^3 / (27 kappa r^3), solved for r
+    kelvin = head.kelvin_length_um(temperature)[:, None]
+    radius = kelvin * (4.0 / (27.0 * x_NI[:, 12:16] * smax[:, None] ** 2)) ** (1.0 / 3.0)
+    z = np.log(radius / x_NI[:, 8:12]) / (math.sqrt(2.0) * LN_SIGMA_G)
+    approximate = 0.5 * erfc(z), 0.5 * erfc(z - MASS_SHIFT)
+    return [
+        {"head": name} | _errors(by[0], fn, "fn") | _errors(by[1], fm, "fm")
+        for name, by in (("true S_max", found), ("4A³/27κr³", approximate))
+    ]
 
 
 def _constants(attributes: dict) -> dict[str, float]:
