@@ -15,7 +15,7 @@ Critical radius. With the volume growth u of `kohler.py`, L = ln(1 + S) = 3 kapp
 - ln(1 + kappa / u). As kappa / u is at most L / 2, the second order in it gives the quadratic equation
 L u^2 - 2 kappa u - kappa (3 - 5/2 kappa) = 0, and one Newton step from its root is enough, with four terms of the
 logarithm. ARG's approximation S_c^2 = 4 A^3 / (27 kappa r^3) is not: for the nearly insoluble particles of primary
-carbon it is wrong by up to 0.93 in fn. (Numbers: hpo/EXPERIMENTS.md.)
+carbon it is wrong by up to 0.86 in fn. (Numbers: hpo/EXPERIMENTS.md.)
 """
 
 from __future__ import annotations
