@@ -12,6 +12,8 @@ from pathlib import Path
 from rich.console import Console
 
 from emulator.dataset import SampleFile
+from hpo import attempts
+from hpo.attempts import Attempts
 from hpo.config import Config
 from hpo.errors import Interrupted, SearchError
 from hpo.leader import Leadership
@@ -167,6 +169,7 @@ class _Search:
                 time.sleep(_LOOK_S)
         if not at_work:
             study.sweep()
+            Attempts(study.folder, self._crew.member.name, self._crew.leases, roster).begin_run()
             self._crew.leases.forget("step")
             roster.bury()
         study.describe(self._config, self._samples, self._checksum, anew=not at_work)
@@ -265,7 +268,7 @@ class _Search:
                 raise Interrupted
             time.sleep(_LOOK_S)
         if leadership.held:
-            for name in ("cache", "step1/checkpoints", "step2/checkpoints", "groups"):
+            for name in ("cache", "step1/checkpoints", "step2/checkpoints", "groups", attempts.FOLDER):
                 shutil.rmtree(folder / name, ignore_errors=True)
             leadership.give_up(_PATIENCE_ON_STOP_S if self._stop.count else None)
         self._study.reload()

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from hpo.attempts import Attempts
 from hpo.history import Finished
 from hpo.leases import Leases
 from hpo.members import Crew
@@ -79,6 +80,8 @@ class Step1Source:
         self._theirs: dict[int, str | None] = {}  # blocks that another member has, and who
         self._orphans: deque[int] = deque()  # those whose owner died
         self._mine: deque[tuple[int, int]] = deque()  # block and trial, still to be handed out
+        self._attempts = Attempts(context.folder, crew.leases.owner, crew.leases, crew.roster)
+        self._held: list[tuple[int, int]] = []  # of ours: suspects, until another one has ended
         self._looked = self._verified = clock()
 
     def take(self, free: int) -> list[Task]:
@@ -86,9 +89,16 @@ class Step1Source:
         self._verify_if_due()
         tasks: list[Task] = []
         while len(tasks) < free and (self._mine or self._claim()):
-            _, trial = self._mine.popleft()
-            if trial not in self._finished:
-                tasks.append(self._task(trial))
+            block, trial = self._mine.popleft()
+            if trial in self._finished:
+                continue
+            task: Task | None = self._task(trial)
+            if self._attempts.is_suspect(self._key(block)):
+                task = self._attempts.admit(task)
+            if task is None:
+                self._held.append((block, trial))
+            else:
+                tasks.append(task)
         return tasks
 
     def _task(self, trial: int) -> Task:
@@ -99,6 +109,9 @@ class Step1Source:
     def record(self, record: dict) -> None:
         """A trial of ours is finished."""
         self._finished.add(record["trial"])
+        self._attempts.ended(1, record["trial"])
+        self._mine.extendleft(reversed(self._held))
+        self._held.clear()
 
     def lost(self, task: Task, reason: str) -> None:
         raise AssertionError("step 1 trains no groups")
@@ -191,7 +204,8 @@ class Step1Source:
         if now - self._verified < self._verify_s:
             return
         self._verified = now
-        for block in dict.fromkeys(block for block, _ in self._mine):
+        for block in dict.fromkeys(block for block, _ in (*self._mine, *self._held)):
             if not self._leases.is_mine(self._key(block)):
                 self._mine = deque(m for m in self._mine if m[0] != block)
+                self._held = [m for m in self._held if m[0] != block]
                 self._theirs[block] = None

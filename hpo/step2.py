@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpo import groups
+from hpo.attempts import Attempts
 from hpo.checkpoint import checkpoint_path
 from hpo.groups import Seat
 from hpo.promotion import Promotion, promote
@@ -107,6 +108,7 @@ class Step2Source:
         self._me, self._roster, self._leases = crew.member.name, crew.roster, crew.leases
         self._devices = list(crew.member["devices"])
         self._groups = context.folder / "groups"
+        self._attempts = Attempts(context.folder, self._me, crew.leases, crew.roster)
         self._tasks = {t.trial: t for t in tasks(context, promotions, ())}
         self._tail = FolderTail(context.folder / "step2", curves=False)
         self._tail.poll()
@@ -128,7 +130,7 @@ class Step2Source:
                 task = self._next()
                 if task is None:
                     break
-                size = self._size(task)
+                size = self._size(task) if task.hopeless is None else 1
                 if size == 1:
                     self._running.add(task.trial)
                     taken.append(task)
@@ -145,6 +147,7 @@ class Step2Source:
         trial = record["trial"]
         self._finished.add(trial)
         self._running.discard(trial)
+        self._attempts.ended(2, trial)
         if trial in self._losses or self._groups.is_dir():
             groups.remove_groups(self._groups, trial)
 
@@ -158,6 +161,7 @@ class Step2Source:
             now = self._checkpointed(trial)
             self._losses[trial] = (losses + 1 if now == before else 1, now)
             self._running.discard(trial)
+            self._attempts.ended(2, trial)
             self._nothing_since = None
 
     def done(self) -> bool:
@@ -192,9 +196,12 @@ class Step2Source:
                 continue
             if self._leases.take(f"step2-{trial}"):
                 self._look(at_once=True)  # its last owner may have died with the record written
-                if trial not in self._finished:
+                if trial in self._finished:
+                    continue
+                admitted = self._attempts.admit(task) if self._attempts.is_suspect(f"step2-{trial}") else task
+                if admitted is not None:
                     self._nothing_since = None
-                    return task
+                    return admitted
         self._nothing_since = now
         return None
 

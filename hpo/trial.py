@@ -42,7 +42,7 @@ class Task:
     """A trial to run in step 1 or 2; `extra` goes into the record (step 2: why it was promoted).
 
     With a `seat`, this worker is one of several that train it together. `params`: None stands for what the space
-    draws for that number. `limits`: see `hpo.train.Progress`.
+    draws for that number. `limits`: see `hpo.train.Progress`. `hopeless`: why it is not run but recorded as failed.
     """
 
     step: int
@@ -52,6 +52,7 @@ class Task:
     seat: Seat | None = None
     params: Mapping[str, object] | None = None
     limits: tuple[tuple[int, float], ...] = ()
+    hopeless: str | None = None
 
     def params_in(self, space: Space) -> Mapping[str, object]:
         """Its parameters."""

@@ -220,6 +220,9 @@ class Pool:
         if len(tasks) < free:
             tasks += source.take(free - len(tasks))
         for task in tasks:
+            if task.hopeless is not None:
+                self._give_up(task, task.hopeless, source)
+                continue
             slot = max(slots, key=lambda s: (room[s], -s))
             room[slot] -= 1
             self._worker(slot).give(task)
@@ -311,8 +314,11 @@ class Pool:
         if attempts < _ATTEMPTS[kind]:
             (self._suspects if kind == "death" else self._again).appendleft(task)
             return
+        self._give_up(task, f"{reason} ({attempts} attempts)", source)
+
+    def _give_up(self, task: Task, reason: str, source: Source) -> None:
         worker = f"{self._name}-member"
-        record = failed_record(self._context, task, f"{reason} ({attempts} attempts)", worker)
+        record = failed_record(self._context, task, reason, worker)
         with RecordWriter(_record_file(self._context, task.step, worker)) as writer:
             writer.append(record)
         remove_checkpoint(self._context.folder, task.trial, task.step)

@@ -51,6 +51,9 @@ class Roster:
     cluster: Cluster
     me: str
 
+    def read(self, name):
+        return {"state": "dead" if self.is_dead(name) else "step 2"}
+
     def is_dead(self, name):
         return name in self.cluster.dead
 

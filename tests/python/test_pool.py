@@ -3,6 +3,7 @@
 import os
 import signal
 from collections import deque
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +126,23 @@ def test_of_several_trials_in_a_dying_worker_only_the_one_that_ends_it_is_record
     assert [t for t, r in by_trial.items() if r["state"] == "failed"] == [5]
     assert "its worker ended with signal SIGKILL (out of memory?) (4 attempts)" in by_trial[5]["error"]
     assert [r["trial"] for r in read_folder(context.folder / "step1")] == list(range(NUM_TRIALS))
+
+
+class OneHopeless(Tasks):
+    def take(self, free):
+        return [replace(t, hopeless="three members died") if t.trial == 5 else t for t in super().take(free)]
+
+
+def test_a_hopeless_trial_is_recorded_as_failed_and_not_run(context):
+    source = OneHopeless(1, range(NUM_TRIALS))
+    pool = Pool(context, ["cpu"], name="m", stop=StopSignals(), runner=Runner)
+    try:
+        pool.run(source, 1)
+    finally:
+        pool.close()
+    records = {r["trial"]: r for r in read_folder(context.folder / "step1")}
+    assert sorted(records) == list(range(NUM_TRIALS)) and len(source.records) == NUM_TRIALS
+    assert [(t, r["error"]) for t, r in records.items() if r["state"] == "failed"] == [(5, "three members died")]
 
 
 def test_a_trial_that_raises_is_tried_twice_and_recorded(context):

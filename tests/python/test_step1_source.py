@@ -35,7 +35,11 @@ class World:
         self.writers = {}
 
     def join(self, name):
-        roster = SimpleNamespace(is_dead=lambda other: other in self.dead, lease_seconds=30.0)
+        roster = SimpleNamespace(
+            is_dead=lambda other: other in self.dead,
+            read=lambda other: {"state": "dead" if other in self.dead else "step 1"},
+            lease_seconds=30.0,
+        )
         leases = Leases(self.context.folder / "leases", name, roster.is_dead)
         source = Step1Source(self.context, SimpleNamespace(leases=leases, roster=roster), clock=lambda: self.now)
         source.name = name
