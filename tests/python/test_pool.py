@@ -83,7 +83,7 @@ class OneWrong(Runner):
 @pytest.fixture
 def context(tmp_path):
     config = Config.from_dict({"space": {"depth": 1, "widths": [8]}})
-    prepared = SimpleNamespace(num_train=10, num_validation=10, output_activation="sigmoid")
+    prepared = SimpleNamespace(num_train=10, num_validation=10, output_activation="sigmoid", heads={})
     return StudyContext(
         folder=tmp_path,
         config=config,

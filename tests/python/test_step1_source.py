@@ -16,7 +16,7 @@ from hpo.trial import StudyContext
 
 def context(folder, trials):
     config = Config.from_dict({"search": {"trials": trials}, "space": {"depth": 2, "widths": [8, 16]}})
-    prepared = SimpleNamespace(num_train=10, num_validation=10, output_activation="sigmoid")
+    prepared = SimpleNamespace(num_train=10, num_validation=10, output_activation="sigmoid", heads={})
     return StudyContext(
         folder=Path(folder),
         config=config,
