@@ -17,6 +17,7 @@ from hpo.attempts import Attempts
 from hpo.config import Config
 from hpo.errors import Interrupted, SearchError
 from hpo.leader import Leadership
+from hpo.lines import say
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.prepare import Prepared, load, open_heads, open_samples, prepare, rows_of
 from hpo.progress import LiveView
@@ -301,7 +302,7 @@ class _Search:
 
     def _say(self, text: str) -> None:
         if not self._options.quiet:
-            self._console.print(text, highlight=False, soft_wrap=not self._console.is_terminal)
+            say(self._console, text)
 
 
 def _why_none(records: list[dict]) -> str:

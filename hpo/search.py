@@ -156,6 +156,7 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
     import torch
 
     from hpo.fleet import check_precision
+    from hpo.lines import say
     from hpo.placement import worker_devices
     from hpo.prepare import open_samples
     from hpo.run import RunOptions, resolved, run_search
@@ -175,8 +176,8 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
         check_precision(search.precision, search.engine, torch.device(device), ranks=args.gpus_per_trial)
     if not args.quiet:
         workers = f"{len(options.devices)} workers on {options.devices[0]}"
-        console.print(f"study {args.out}: {config.search.trials} trials, {workers}", soft_wrap=not console.is_terminal)
-        console.print(estimate_text(config), highlight=False, soft_wrap=not console.is_terminal)
+        say(console, f"study {args.out}: {config.search.trials} trials, {workers}")
+        say(console, estimate_text(config))
     result = run_search(Study(args.out), config, options, stop=stop, console=console)
     with stop.held():
         if result.leader:

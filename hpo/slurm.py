@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hpo.errors import SearchError
+from hpo.lines import shown
 
 DEFAULT_SIGNAL_SECONDS = 120  # slurmctld looks every 30 s, and may send the signal up to 60 s early
 FOLDER = "slurm"  # in the study folder: scripts and what the jobs print
@@ -435,7 +436,7 @@ def follow(job: str, out: Path, *, begin: int = 0) -> int:
         0 if all of it ended well, else the highest exit status (1 where there is none).
     """
     log = _Tail(Path(out) / "log", begin)
-    shown, next_look, start = "", 0.0, time.monotonic()
+    told, next_look, start = "", 0.0, time.monotonic()
     seen: list[Element] = []
     while True:
         now = time.monotonic()
@@ -444,15 +445,15 @@ def follow(job: str, out: Path, *, begin: int = 0) -> int:
             next_look = now + min(_LONGEST_POLL_S, _TICK_S + (now - start) / 10)
             text = _state_text(job, found)
             for line in log.new_lines():
-                print(line)
-            if text != shown:
-                print(text, flush=True)
-                shown = text
+                print(shown(line))
+            if text != told:
+                print(shown(text), flush=True)
+                told = text
             seen = found or seen
             if found == [] or (found and all(e.state in _ENDED for e in found)):
                 break
         for line in log.new_lines():
-            print(line, flush=True)
+            print(shown(line), flush=True)
         time.sleep(_TICK_S)
     failed = [e for e in seen if e.state != "COMPLETED"]
     if found and not failed:

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console, Group
 from rich.live import Live
 
+from hpo.lines import folded
 from hpo.overview import MemberView, Observer, Overview
 from hpo.view import counts, duration, members_text, num, screen
 
@@ -125,12 +126,12 @@ def main(argv: list[str] | None = None) -> int:
     overview = observer.look()
     try:
         if args.watch is None:
-            _print(overview, args.json)
+            _print(overview, args.json, console)
         elif console.is_terminal and not args.json:
             _draw(observer, args.watch, console)
         else:
             while True:
-                _print(overview, args.json)
+                _print(overview, args.json, console)
                 time.sleep(args.watch)
                 overview = observer.look()
     except KeyboardInterrupt:
@@ -141,8 +142,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if overview.begun or overview.members else 2
 
 
-def _print(o: Overview, plain: bool) -> None:
-    print(json.dumps(as_json(o)) if plain else "\n".join(report(o)), flush=True)
+def _print(o: Overview, plain: bool, console: Console) -> None:
+    lines = [json.dumps(as_json(o))] if plain else report(o)
+    if console.is_terminal and not plain:
+        next_commands = _next(o)  # to be copied: left whole
+        lines = [line if line in next_commands else folded(line, console.width) for line in lines]
+    print("\n".join(lines), flush=True)
 
 
 def _draw(observer: Observer, every_s: float, console: Console) -> None:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo.config import Config
+from hpo.lines import say
 from hpo.progress import duration
 from hpo.run import Result
 from hpo.statistics import cost_fraction, measured_cost
@@ -67,10 +68,10 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
     if any(failed):
         console.print(
             f"failed trials: {failed[0]} in step 1, {failed[1]} in step 2 (reasons are in their records)",
-            soft_wrap=True,
+            soft_wrap=not console.is_terminal,
         )
     for line in cost_lines(config, result):
-        console.print(line, highlight=False, soft_wrap=True)
+        say(console, line)
     console.print("\nnext:", highlight=False)
     for command in (f"python -m hpo.report {out}", f"python -m emulator.export {out} --pick lightest"):
         console.print(f"  {command}", highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from hpo import status
+from hpo.lines import folded
 from hpo.overview import Observer
 from hpo.view import screen
 from tests.python.study_cases import BEGIN, append, describe, make_config, make_record, member, worker
@@ -253,6 +254,30 @@ def test_a_line_a_worker_shows_trial_epoch_best_time_and_memory(out):
     [row] = [line for line in lines if line.startswith("node2/0")]
     assert row.split() == ["node2/0", "cuda:0", "1", "20", "+1", "10/100", "2.000e-05", "3:10", "3.0", "GiB"]
     assert any(line.split() == ["node1/1", "cpu", "idle"] for line in lines)
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
+def test_a_long_line_breaks_after_commas_and_never_inside_a_number(width):
+    line = "step 1: 312/10000 trials, 3 failed, best MSE 3.2e-04 (trial 12), 1,234.5 trials/s, 12 min 00 s left"
+    lines = folded(line, width).split("\n")
+    assert all(len(part) <= width for part in lines)
+    assert " ".join(part.strip() for part in lines) == line, "and loses nothing"
+    for value in ("312/10000 trials", "best MSE 3.2e-04 (trial 12)", "1,234.5 trials/s", "12 min 00 s left"):
+        if len(value) < width - 8:
+            assert sum(value in part for part in lines) == 1
+    path = "/scratch/" + 30 * "very-long-"
+    assert folded(f"study {path}: finished", width).split()[1] == f"{path}:", "a path can still be copied"
+
+
+def test_status_folds_its_lines_on_a_narrow_terminal(out, monkeypatch, capsys):
+    member(out, "a-member-on-a-rather-long-host-name-12-bb", host="node2", now=100.0, workers=[worker(0)])
+    whole = status.report(look(out))
+    assert max(map(len, whole)) > 80
+    status._print(look(out), False, Console(width=80, force_terminal=True))
+    shown = capsys.readouterr().out.splitlines()
+    assert max(map(len, shown)) <= 80 and " ".join(" ".join(shown).split()) == " ".join(" ".join(whole).split())
+    status._print(look(out), False, Console(width=80, force_terminal=False))
+    assert capsys.readouterr().out.splitlines() == whole, "a file has whole lines"
 
 
 @pytest.mark.parametrize(("num_members", "num_workers"), [(1, 2), (3, 4), (2, 64), (16, 8), (100, 8), (3, 0)])
