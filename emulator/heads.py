@@ -17,6 +17,7 @@ Axis legend: N samples, I inputs, V further variables, T targets, O outputs.
 from __future__ import annotations
 
 import difflib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -83,9 +84,10 @@ def row(like, values: Sequence[float]):
     return like.row(values) if hasattr(like, "row") else like.new_tensor([list(values)])
 
 
-def known_heads() -> list[str]:
+@functools.cache  # a look at the installed packages takes milliseconds
+def known_heads() -> tuple[str, ...]:
     """Names that a configuration may give, `direct` first."""
-    return [DIRECT, *sorted({point.name for point in entry_points(group=GROUP)})]
+    return (DIRECT, *sorted({point.name for point in entry_points(group=GROUP)}))
 
 
 def load_head(
