@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -158,7 +159,9 @@ class SearchSettings:
     min_epochs : int
         No training is pruned before.
     reduction : int
-        One in so many goes on from a rung to the next, of so many times the epochs (asha, hyperband).
+        One in so many goes on from a rung to the next: of so many times the epochs (asha, hyperband), or of `rungs`.
+    rungs : tuple of float
+        Growing subsets, below `p_subset`, on which step 1 tries trials first: see `hpo.rungs`.
     """
 
     trials: int = 10_000
@@ -179,6 +182,7 @@ class SearchSettings:
     pruner: str = "none"
     min_epochs: int = 4
     reduction: int = 3
+    rungs: tuple[float, ...] = ()
 
     def __post_init__(self):
         expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
@@ -203,11 +207,24 @@ class SearchSettings:
         for name, known in named.items():
             expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
         least_batch = LEAST_CMAES_BATCH if self.sampler == "cmaes" else 1
-        whole = {"batch": least_batch, "startup": 1, "population": 2, "min_epochs": 1, "reduction": 2}
+        whole = {
+            "batch": least_batch,
+            "startup": 1,
+            "population": 2,
+            "min_epochs": 1,
+            "reduction": 1 if self.pruner == "none" else 2,
+        }
         for name, least in whole.items():
             value = getattr(self, name)
             valid = (type(value) is int and value >= least) or (name == "population" and value is None)
             expect(name, value, valid, f"a whole number of at least {least}")
+
+        parts = [*self.rungs, self.p_subset] if isinstance(self.rungs, (list, tuple)) else [0]
+        grows = all(_in(a, 0.0, 1.0, low_open=True) for a in parts) and all(a < b for a, b in itertools.pairwise(parts))
+        _expect(
+            "rungs", self.rungs, grows, f"growing parts of the samples, above 0 and below p_subset = {self.p_subset}"
+        )
+        object.__setattr__(self, "rungs", tuple(self.rungs))
 
     @property
     def is_batched(self) -> bool:

@@ -62,6 +62,10 @@ class Proposals:
     def is_batched(self) -> bool:
         return self._search.is_batched
 
+    @property
+    def numbers(self) -> range:
+        return range(self._search.trials)
+
     def finished(self, trial: int, outcome: Finished) -> None:
         """A trial is finished, whoever ran it."""
         self._finished[trial] = outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.prepare import Prepared, load, open_heads, open_samples, prepare, rows_of
 from hpo.progress import LiveView
 from hpo.promotion import Promotion, promote
+from hpo.rungs import Chosen, close, going_on, records_of, rung_context
 from hpo.samplers import sampler_of
 from hpo.source import Source
 from hpo.space import Space
@@ -172,6 +173,7 @@ class _Search:
             study.sweep()
             Attempts(study.folder, self._crew.member.name, self._crew.leases, roster).begin_run()
             self._crew.leases.forget("step")
+            self._crew.leases.forget("rung")
             roster.bury()
         study.describe(self._config, self._samples, self._checksum, anew=not at_work)
 
@@ -226,8 +228,6 @@ class _Search:
 
     def _run_steps(self, context: StudyContext) -> None:
         crew = self._crew
-        pool = Pool(context, self._options.devices, name=crew.member.name, stop=self._stop)
-        crew.member.watch(lambda: {"workers": pool.workers(), "done": pool.done, "failed": pool.failed})
         view = LiveView(
             self._study.folder,
             me=crew.member.name,
@@ -235,16 +235,42 @@ class _Search:
             console=self._console,
             quiet=self._options.quiet,
         )
-        try:
-            with view:
-                self._run_step(pool, Step1Source(context, crew), 1)
+        with view:
+            left = self._climb(context)
+            with self._pool(context) as pool:
+                self._run_step(pool, Step1Source(context, crew, left), 1)
                 records = self._step1_records()
                 promotions = self._promotions(records)
                 if not promotions:
                     raise SearchError(_why_none(records))
                 self._run_step(pool, Step2Source(context, promotions, crew, self._options.ranks_per_trial), 2)
+
+    @contextmanager
+    def _pool(self, context: StudyContext) -> Iterator[Pool]:
+        member = self._crew.member
+        pool = Pool(context, self._options.devices, name=member.name, stop=self._stop)
+        member.watch(lambda: {"workers": pool.workers(), "done": pool.done, "failed": pool.failed})
+        try:
+            yield pool
         finally:
             pool.close()
+
+    def _climb(self, context: StudyContext) -> Chosen | None:
+        """Run the rungs below step 1, if there are any; the trials that reach it."""
+        left: Chosen | None = None
+        for rung in range(1, len(self._config.search.rungs) + 1):
+            on_rung = rung_context(context, rung)
+            source = Step1Source(on_rung, self._crew, left, name=f"rung{rung}")
+            if not source.done():
+                with self._pool(on_rung) as pool:
+                    self._run_step(pool, source, 1)
+            left = Chosen(going_on(records_of(context, rung), self._config))
+        return left and Chosen(close(context, self._crew, self._pause))
+
+    def _pause(self) -> None:
+        if self._stop.count:
+            raise Interrupted
+        time.sleep(_LOOK_S)
 
     def _run_step(self, pool: Pool, source: Source, step: int) -> None:
         self._crew.member.update(state=f"step {step}")
@@ -269,8 +295,9 @@ class _Search:
                 raise Interrupted
             time.sleep(_LOOK_S)
         if leadership.held:
-            for name in ("cache", "step1/checkpoints", "step2/checkpoints", "groups", attempts.FOLDER):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            checkpoints = [*folder.glob("step[12]/checkpoints"), *folder.glob("rung*/step1/checkpoints")]
+            for path in (*(folder / name for name in ("cache", "groups", attempts.FOLDER)), *checkpoints):
+                shutil.rmtree(path, ignore_errors=True)
             leadership.give_up(_PATIENCE_ON_STOP_S if self._stop.count else None)
         self._study.reload()
         first = self._step1_records()
@@ -325,9 +352,9 @@ def prepare_steps(
     say: Callable[[str], None],
     *,
     get: Callable[..., Prepared | None] = prepare,
-) -> dict[int, Prepared] | None:
+) -> dict[int | str, Prepared] | None:
     """Data of both steps, the full one first: what is wrong with the samples shows before the search, not after
-    step 1; and both steps share what `auto` means on all the training data.
+    step 1; and all share what `auto` means on all the training data. Keys: 1, 2, and "rung1" ... where there are rungs.
 
     `get` makes or finds one step's data; where it finds nothing, the whole is None.
     """
@@ -337,7 +364,8 @@ def prepare_steps(
     transforms = Space(config).input_transforms
     activation, output_transforms = space.output_activation, data.output_transforms
     prepared: dict[int, Prepared] = {}
-    for step, part in ((2, 1.0), (1, subset)):
+    rungs = {f"rung{k}": part for k, part in enumerate(config.search.rungs, start=1)}
+    for step, part in {2: 1.0, **rungs, 1: subset}.items():
         if step == 1 and subset == 1.0:
             prepared[1] = prepared[2]
             continue
@@ -355,7 +383,7 @@ def prepare_steps(
         if heads:
             key["heads"] = {name: head.to_dict() for name, head in heads.items()}
         found = get(
-            folder / f"step{step}",
+            folder / (step if step in rungs else f"step{step}"),
             samples,
             rows_of(config, samples.num_samples, part),
             input_transforms=transforms,

@@ -16,6 +16,7 @@ from hpo.history import Finished
 from hpo.leases import Leases
 from hpo.members import Crew
 from hpo.proposals import Proposals
+from hpo.rungs import Chosen
 from hpo.tail import FolderTail
 from hpo.trial import StudyContext, Task
 
@@ -27,18 +28,18 @@ _LARGEST_BLOCK = 16
 _LOOK_S = 1.0
 
 
-def order(context: StudyContext, proposals: Proposals) -> list[int]:
+def order(context: StudyContext, proposals: Proposals | Chosen) -> list[int]:
     """All trials in the order in which they run.
 
     They go in order of their number: what is finished after any time is then a fair draw from the space, and the
     Optuna study grows without gaps. Only the last go largest first; of a batch, its own.
     """
-    trials = context.config.search.trials
+    numbers = proposals.numbers
     if proposals.is_batched:
-        return list(range(trials))
-    split = trials - min(_MOST_BALANCED, trials // 8)
-    flop = {i: context.flop(context.space, proposals.trial(i).params, 1) for i in range(split, trials)}
-    return [*range(split), *sorted(flop, key=lambda i: (-flop[i], i))]
+        return list(numbers)
+    split = len(numbers) - min(_MOST_BALANCED, len(numbers) // 8)
+    flop = {i: context.flop(context.space, proposals.trial(i).params, 1) for i in numbers[split:]}
+    return [*numbers[:split], *sorted(flop, key=lambda i: (-flop[i], i))]
 
 
 def blocks(trials: int) -> list[tuple[int, int]]:
@@ -58,20 +59,34 @@ class Step1Source:
     ----------
     context : StudyContext
     crew : Crew
+    trials : Proposals or Chosen, optional
+        None: all of the study, by its sampler.
+    name : str
+        Of what is leased.
     clock : function
         Monotonic seconds.
     """
 
-    def __init__(self, context: StudyContext, crew: Crew, *, clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        context: StudyContext,
+        crew: Crew,
+        trials: Proposals | Chosen | None = None,
+        *,
+        name: str = "step1",
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._context, self._space, self._clock = context, context.space, clock
         self._leases: Leases = crew.leases
         self._is_dead, self._verify_s = crew.roster.is_dead, crew.roster.lease_seconds / 2
-        self._proposals = Proposals(context.folder, self._space)
+        self._name = name
+        self._proposals = trials or Proposals(context.folder, self._space)
         batched = self._proposals.is_batched
         self._order = order(context, self._proposals)
         self._blocks = [(t, t) for t in self._order] if batched else blocks(len(self._order))
         self._tail = FolderTail(context.folder / "step1", curves=batched)
-        self._finished: set[int] = set()  # of the study's trials
+        self._wanted = frozenset(self._order)
+        self._finished: set[int] = set()  # of those
         self._known: set[int] = set()  # finished, and taken into the proposals
         self._opened = 0  # trials of batches that are known
         self._read()
@@ -124,7 +139,7 @@ class Step1Source:
 
     def _key(self, block: int) -> str:
         first, last = self._blocks[block]
-        return f"step1-{first}-{last}"
+        return f"{self._name}-{first}-{last}"
 
     def _missing(self, block: int) -> list[int]:
         first, last = self._blocks[block]
@@ -143,7 +158,7 @@ class Step1Source:
             elif self._lease(block):
                 return True
             elif block in self._theirs:  # somebody was faster: who else is there?
-                self._taken = self._leases.taken("step1-")
+                self._taken = self._leases.taken(f"{self._name}-")
         return False
 
     def _open(self) -> bool:
@@ -195,7 +210,7 @@ class Step1Source:
             if self._proposals.is_batched:
                 self._known.add(r["trial"])
                 self._proposals.finished(r["trial"], Finished.of(r))
-            if r["trial"] < len(self._order):
+            if r["trial"] in self._wanted:
                 self._finished.add(r["trial"])
 
     def _verify_if_due(self) -> None:

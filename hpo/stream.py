@@ -329,7 +329,8 @@ def resolve_steps(wanted: bool | str, prepared: Mapping, devices: Sequence[str])
     device = torch.device(devices[0])
     copies = {1: max(map(list(devices).count, devices)), 2: 1}
     return {
-        str(step): resolve(wanted, p.num_bytes * len(p.inputs), device, copies[step]) for step, p in prepared.items()
+        str(step): resolve(wanted, p.num_bytes * len(p.inputs), device, copies.get(step, copies[1]))
+        for step, p in prepared.items()
     }
 
 

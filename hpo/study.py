@@ -36,6 +36,8 @@ FREE_SETTINGS = (
     "search.keep_step1_models",
     "search.checkpoint_seconds",
 )
+# Of these, what decides which trials end on a rung: not free where there are rungs.
+DECIDE_ON_RUNGS = ("search.trials", "search.top", "search.p_retrain", "search.light_top")
 # On NFS a file that is just being replaced may not be readable for a moment.
 _ATTEMPTS, _RETRY_S = 3, 0.2
 # Of these, what all members of a running search have to agree on.
@@ -57,7 +59,7 @@ class Study:
     @property
     def has_records(self) -> bool:
         try:
-            files = self.folder.glob("step[12]/worker-*.jsonl")
+            files = (*self.folder.glob("step[12]/worker-*.jsonl"), *self.folder.glob("rung*/step1/worker-*.jsonl"))
             return any(True for path in files for _ in read_records(path, curves=False))
         except ValueError:
             return True
@@ -107,8 +109,9 @@ class Study:
         if old is not None and (not anew or self.has_records):
             self.check(config, samples, checksum, running=not anew)
         elif old is not None:
-            for name in ("step1", "step2", "cache", "proposals"):  # nothing is finished: nothing binds the study yet
-                shutil.rmtree(self.folder / name, ignore_errors=True)
+            made = [self.folder / name for name in ("step1", "step2", "cache", "proposals")]
+            for path in (*made, *self.folder.glob("rung*")):  # nothing is finished: nothing binds the study yet
+                shutil.rmtree(path, ignore_errors=True)
             (self.folder / "study.journal").unlink(missing_ok=True)
             old = None
         self.description = {
@@ -160,7 +163,8 @@ class Study:
         old = self.description
         where = f"the study in {self.folder}"
         changed = [d for d in differences(_completed(old["config"]), config.to_dict()) if d[0] != "data.path"]
-        fixed = [d for d in changed if d[0] not in FREE_SETTINGS]
+        bound = DECIDE_ON_RUNGS if config.search.rungs else ()
+        fixed = [d for d in changed if d[0] not in FREE_SETTINGS or d[0] in bound]
         if fixed:
             raise SearchError(
                 f"{where} was begun with other settings:\n{_listed(fixed)}\nGive another --out to search with the new "

@@ -208,3 +208,46 @@ def test_bohb_goes_on_after_a_kill_and_ends_as_if_nothing_had_happened(tmp_path,
 def test_an_unknown_pruner_is_refused():
     with pytest.raises(SearchError, match=r"pruner is 'halving' .*expected one of none, median, asha, hyperband"):
         config(pruner="halving")
+
+
+# -- rungs of growing subsets ----------------------------------------------------------------------------------------
+
+
+def test_rungs_keep_the_best_and_the_last_is_the_step_1_of_a_search_without(tmp_path, samples):
+    rungs = {"rungs": [0.125, 0.25], "reduction": 2, "trials": 12}
+    c = settings(tmp_path / "c.toml", samples, **rungs)
+    run("--config", c, "--workers", 1, "--quiet", out=tmp_path / "one")
+    out = tmp_path / "killed"
+    process = start("--config", c, "--workers", 2, "--quiet", out=out)
+    while sum(p.read_bytes().count(b"\n") for p in out.glob("rung2/step1/worker-*.jsonl")) < 2:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    run("--out", out, "--workers", 2, "--quiet", out=out)
+    for folder in ("rung1", "rung2", "."):
+        assert outcomes(out / folder, 1) == outcomes(tmp_path / "one" / folder, 1)
+    assert outcomes(out, 2) == outcomes(tmp_path / "one", 2)
+    first, second, last = (raw_records(out / name, 1) for name in ("rung1", "rung2", "."))
+    assert [len(first), len(second), len(last)] == [12, 6, 12]
+    assert {r["trial"] for r in second} == {r["trial"] for r in ranking(first)[:6]}
+    by_trial = {r["trial"]: r for r in last}
+    ended = {r["trial"]: r["rung"] for r in last if r["state"] == "pruned"}
+    through = {r["trial"] for r in ranking(second)[:3]}
+    assert {t: 1 for t in ended if t not in {r["trial"] for r in second}} | {
+        r["trial"]: 2 for r in second if r["trial"] not in through
+    } == ended
+    for r in second:
+        if r["trial"] in ended:
+            assert by_trial[r["trial"]]["curve"] == r["curve"] and by_trial[r["trial"]]["subset"] == 0.25
+    run("--out", out, "--trials", 13, "--quiet", out=out, status=2)
+    without = settings(tmp_path / "d.toml", samples, trials=12)
+    run("--config", without, "--workers", 2, "--quiet", out=tmp_path / "whole")
+    whole = {r["trial"]: r for r in raw_records(tmp_path / "whole", 1)}
+    assert all(by_trial[t]["curve"] == whole[t]["curve"] for t in through)
+
+
+def test_rungs_have_to_grow_and_stay_below_step_1():
+    for rungs in ([0.2, 0.1], [0.05], [0.0], 0.01):
+        with pytest.raises(SearchError, match=r"rungs is .*growing parts of the samples, above 0 and below p_subset"):
+            config(rungs=rungs, p_subset=0.05)
