@@ -220,10 +220,10 @@ class SearchSettings:
             expect(name, value, valid, f"a whole number of at least {least}")
 
         parts = [*self.rungs, self.p_subset] if isinstance(self.rungs, (list, tuple)) else [0]
-        grows = all(_in(a, 0.0, 1.0, low_open=True) for a in parts) and all(a < b for a, b in itertools.pairwise(parts))
-        _expect(
-            "rungs", self.rungs, grows, f"growing parts of the samples, above 0 and below p_subset = {self.p_subset}"
-        )
+        valid = all(is_in(a, 0.0, 1.0, low_open=True) for a in parts)
+        grows = valid and all(a < b for a, b in itertools.pairwise(parts))
+        expected = f"growing parts of the samples, above 0 and below p_subset = {self.p_subset}"
+        expect("rungs", self.rungs, grows, expected)
         object.__setattr__(self, "rungs", tuple(self.rungs))
 
     @property

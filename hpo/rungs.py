@@ -73,9 +73,11 @@ def close(context: StudyContext, crew: Crew, wait: Callable[[], None]) -> list[d
                 state = "failed" if r["state"] == "failed" else "pruned"
                 ended.append(r | {"state": state, "rung": rung, "subset": subset})
     folder = context.folder / "step1"
-    while missing := [
-        r for r in ended if r["trial"] not in {one["trial"] for one in read_folder(folder, curves=False)}
-    ]:
+    while True:
+        recorded = {r["trial"] for r in read_folder(folder, curves=False)}
+        missing = [r for r in ended if r["trial"] not in recorded]
+        if not missing:
+            return left
         if not crew.leases.take("rungs-ended"):
             wait()
             continue
