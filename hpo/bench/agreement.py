@@ -190,9 +190,12 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     until, results = time.monotonic() + a.seconds, []
+    wanted = [c.dtype for c in COMPARISONS if a.dtype in (None, c.dtype)]
     for comparison in (replace(c, max_epochs=a.epochs) for c in COMPARISONS):
-        mine = a.dtype in (None, comparison.dtype)
-        results.append(compare(comparison, a.folder, max(until - time.monotonic(), 0.0) if mine else 0.0))
+        left = 0.0
+        if comparison.dtype in wanted:
+            left = max(until - time.monotonic(), 0.0) / (len(wanted) - wanted.index(comparison.dtype))
+        results.append(compare(comparison, a.folder, left))
     print(json.dumps(results))
     return 0
 

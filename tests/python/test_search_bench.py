@@ -1,5 +1,6 @@
 """The benchmark of the search in its quick mode: what it writes, and how it judges. No time is asserted."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.bench import storage
+from hpo.bench import agreement, storage
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,3 +56,18 @@ def test_the_table_says_where_we_lose():
         "Where we lose: Optuna, in memory is cheaper at 10 trials with 1 worker: 0.50 against 0.90 ms (processor)."
     ]
     assert storage.losses({"rows": rows[::2]}) == ["We lose none of these comparisons."]
+
+
+def test_an_agreement_made_in_pieces_is_that_made_at_once(tmp_path):
+    small = agreement.Comparison(max_width=16, num_samples=96, batch_size=32, max_epochs=4, number=3)
+    whole = agreement.compare(small, tmp_path / "whole", 60.0)
+    assert whole["draws"] == 3 and whole["part_of_the_arithmetic"] == 1.0 and whole["median_relative_difference"] < 1e-6
+    found, calls = None, 0
+    while found is None or found["draws"] < 3:
+        ticks = itertools.count()
+        found = agreement.compare(small, tmp_path / "pieces", 6.0, clock=lambda ticks=ticks: float(next(ticks)))
+        calls += 1
+        assert calls < 100
+    assert calls > 1 and found == whole
+    assert not list((tmp_path / "pieces" / small.key).glob("*.pt")), "checkpoints of what is finished are left behind"
+    assert "3 of 3 draws" in agreement.table([found]) and "same epoch in 3" in agreement.table([found])
