@@ -36,7 +36,7 @@ def context(folder: Path, trials: int) -> StudyContext:
     """A study of the paper's space, on samples that nobody reads; its `study.json` is written."""
     config = Config.from_dict({"data": {"path": "none.nc"}, "search": {"trials": trials}})
     columns = tuple(Column(name=f"x{k}", units="1", variable=f"x{k}") for k in range(_NUM_COLUMNS))
-    prepared = SimpleNamespace(num_train=2465, num_validation=2465, output_activation="sigmoid")
+    prepared = SimpleNamespace(num_train=2465, num_validation=2465, output_activation="sigmoid", heads={})
     study = Study(folder)
     folder.mkdir(parents=True, exist_ok=True)
     study.description = {
