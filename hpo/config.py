@@ -147,8 +147,8 @@ class SearchSettings:
     sampler : {'random', 'grid', 'sobol', 'tpe', 'gp', 'cmaes', 'nsga2'}
         Where configurations come from: see `hpo.samplers` and `hpo.adaptive`.
     batch : int
-        Trials that an adaptive sampler or a pruner decides on together, knowing all but the batch before. At least
-        half as many as there are workers, or some of them wait.
+        Trials that an adaptive sampler or a pruner decides on together, knowing all but the batch before. Workers wait
+        for its slowest trials: five times as many as there are workers keep them busy.
     startup : int
         Finished trials from which an adaptive sampler begins to learn, and finished trials at an epoch from which a
         pruner compares there.
