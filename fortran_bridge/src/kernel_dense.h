@@ -193,7 +193,7 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                     weight[v] = OP(load)(w + v * LANES);
                 if (in_passes) {
                     UNROLL
-                    for (int v = 0; v < V; v += 2) /* lines come in pairs */
+                    for (int v = 0; v < V; v++)
                         __builtin_prefetch(ahead + v * EMU_PANEL, 0, 2);
                     ADVANCE(ahead, V * EMU_PANEL);
                 }
