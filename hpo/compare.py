@@ -91,7 +91,9 @@ def spent(folder: Path, cost: str = "seconds", step: int = 2) -> Spent:
     config = Config.from_dict(description["config"], f"{folder}/study.json")
     price = _Price(config, description, cost)
     courses = [
-        (1, r) for path in sorted(study.folder.glob("rung[0-9]*/step1")) for r in read_folder(path, curves=False)
+        (1, {"rung": k, "subset": subset} | r)
+        for k, subset in enumerate(config.search.rungs, start=1)
+        for r in read_folder(study.folder / f"rung{k}" / "step1", curves=False)
     ]
     # a trial that stopped at a rung is repeated in step 1, where it cost nothing
     courses += [(1, r) for r in study.records(1, curves=False) if not _is_from_rung(r)]

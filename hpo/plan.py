@@ -243,7 +243,8 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         lines.append(f"All data stands for {probe.reference:g} of it here: costs and orders beyond were not looked at.")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
-    search = replace(config.search, trials=chosen.trials, p_subset=chosen.p_subset, top=chosen.top, p_retrain=None)
+    wanted = {"trials": chosen.trials, "p_subset": chosen.p_subset, "top": chosen.top, "p_retrain": None, "rungs": ()}
+    search = replace(config.search, **wanted)
     path = args.out / "plan.toml"
     tables = replace(config, search=search).to_dict()
     path.write_text(f"# As python -m hpo.plan recommends.\n\n{to_toml(tables)}", encoding="utf-8")

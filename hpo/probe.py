@@ -27,7 +27,7 @@ FRACTIONS = (1 / 1024, 1 / 256, 1 / 64, 1 / 16, 1 / 4)
 MOST_FRACTIONS = 3
 LEAST_SAMPLES = 400
 # Settings that a probe does not depend on.
-_FREE = ("data.path", "search.trials", "search.top", "search.p_retrain", "search.p_subset")
+_FREE = ("data.path", "search.trials", "search.top", "search.p_retrain", "search.p_subset", "search.rungs")
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _run_part(folder, place, step, config, samples, checksum, part, trials, devi
     from hpo.workers import Pool
 
     home = folder / place
-    config = replace(config, search=replace(config.search, p_subset=part))
+    config = replace(config, search=replace(config.search, p_subset=part, rungs=()))
     with ExitStack() as ends:
         member = ends.enter_context(Member(home, devices=devices))
         crew = Crew.of(home, member)

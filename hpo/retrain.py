@@ -152,7 +152,7 @@ def _context(folder: Path, trial: int, home: Path, cache: Path, say):
             f"{samples.path} has checksum {checksum}, the study used {description['data']['checksum']}: the file has "
             "changed, and errors on it would not compare with the study's"
         )
-    whole = replace(config, search=replace(config.search, p_subset=1.0))  # step 2's data alone
+    whole = replace(config, search=replace(config.search, p_subset=1.0, rungs=()))  # step 2's data alone
     prepared = prepare_steps(cache, whole, samples, checksum, say)
     streamed = (description["prepared"] or {}).get("stream", {}).get("2", False)
     prepared = {step: replace(p, stream=streamed) for step, p in prepared.items()}

@@ -11,7 +11,7 @@ from hpo.errors import Interrupted, SearchError
 
 _NAMES = {
     "projects": "(a) and (b): the paper's projects at p = 1 ... 0.005, and rank groups",
-    "algorithms": "(c): random, TPE, ASHA, Hyperband and BOHB on a subset",
+    "algorithms": "(c): random, TPE, ASHA, Hyperband, BOHB and subset rungs",
     "sizes": "(d): the projects on 5, 20 and 80 % of the samples",
     "light": "(e): how small a network can be, and its nanoseconds",
     "plan": "what hpo.plan recommends, run and held against the full search",

@@ -35,13 +35,13 @@ def test_the_course_of_a_study_counts_errors_on_all_the_data_and_every_cost(tmp_
 
 
 def test_rungs_and_pruned_trials_cost_what_they_took_and_count_no_error(tmp_path):
-    config = make_config(p_subset=1.0)
+    config = make_config(p_subset=1.0, rungs=[0.1])
     describe(tmp_path, config)
-    first = make_record(config, 0, mse=1e-9, seconds=1.0) | {"rung": 1, "subset": 0.1, "state": "complete"}
+    first = make_record(config, 0, mse=1e-9, seconds=1.0)
     path = tmp_path / "rung1" / "step1"
     with RecordWriter(path / "worker-w.jsonl") as writer:
         writer.append(first)
-    append(tmp_path, "w", first | {"state": "pruned"})  # the copy in step 1
+    append(tmp_path, "w", first | {"rung": 1, "subset": 0.1, "state": "pruned"})  # the copy in step 1
     append(tmp_path, "w", make_record(config, 1, after_s=1.0, seconds=3.0, mse=1e-8) | {"state": "pruned"})
     append(tmp_path, "w", make_record(config, 2, after_s=2.0, seconds=5.0, mse=1e-6))
     spent = compare.spent(tmp_path)
