@@ -13,12 +13,13 @@ from hpo.space import Space
 BEST = {"num_hidden": 2, "width_1": 32, "width_2": 8, "learning_rate": 10**-2.3, "activation": "tanh"}
 
 
-def config(**search):
+def config(learning_rate=None, **search):
+    learning_rate = learning_rate or {"low": 1e-4, "high": 1e-1, "log": True}
     return Config.from_dict(
         {
             "data": {"path": "samples.nc"},
             "space": {"depth": {"low": 1, "high": 3}, "widths": [4, 8, 16, 32, 64], "activation": ["relu", "tanh"]},
-            "train": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}, "max_epochs": 36},
+            "train": {"learning_rate": learning_rate, "max_epochs": 36},
             "search": {"trials": 60, "top": 3, **search},
         }
     )
@@ -41,6 +42,14 @@ def outcome(params, limits=(), *, epochs=36, failed=False):
         if curve[epoch - 1] > most:
             return Finished("pruned", curve[epoch - 1], curve[:epoch], parameters(params))
     return Finished("complete", curve[-1], curve, parameters(params))
+
+
+def recorded(task):
+    """Of a task (`hpo.trial.Task`), as a worker records it."""
+    found = outcome(task.params, task.limits)
+    curve = {"validation_mse": list(found.best)}
+    plain = {"state": found.state, "validation_mse": found.mse, "num_parameters": found.num_parameters}
+    return {"params": task.params, "curve": curve} | plain
 
 
 def parameters(params):

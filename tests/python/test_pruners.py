@@ -1,21 +1,20 @@
 """Trainings that end early: limits computed by hand, what becomes of the trials, and the same search again."""
 
 import random
-import signal
-import time
+from types import SimpleNamespace
 
 import pytest
 
-from hpo.config import Config, read_toml
+from emulator.records import RecordWriter, read_folder
+from hpo.config import Config
 from hpo.errors import SearchError
 from hpo.history import Finished
 from hpo.promotion import promote
 from hpo.pruners import pruner_of
 from hpo.recipe import Recipe
-from hpo.space import Space
+from hpo.rungs import close
 from hpo.study import ranking
 from hpo.train import Progress
-from tests.python.hpo_cases import outcomes, raw_records, run, start, write_config, write_samples
 from tests.python.sampler_cases import config, error, plain, search
 
 
@@ -138,73 +137,6 @@ def test_pruned_trials_rank_after_complete_ones_and_are_retrained_only_for_want_
     assert chosen(top=3, light_top=0) == [(3, "error"), (1, "error"), (0, "error")]
 
 
-# -- real searches ---------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory):
-    return write_samples(tmp_path_factory.mktemp("pruners") / "samples.nc", num_samples=600)
-
-
-def settings(path, samples, **search):
-    return write_config(
-        path,
-        samples,
-        space={"depth": {"low": 1, "high": 2}, "widths": {"choices": [4, 8]}},
-        train={"max_epochs": 9, "learning_rate": {"low": 1e-6, "high": 1e-1, "log": True}, "batch_size": 32},
-        search={"trials": 20, "top": 2, "p_subset": 0.5, "batch": 4, "startup": 2, "min_epochs": 1} | search,
-    )
-
-
-@pytest.mark.parametrize("name", ["median", "asha"])
-def test_every_pruner_searches_for_real_and_the_same_with_any_number_of_workers(tmp_path, samples, name):
-    c = settings(tmp_path / "c.toml", samples, pruner=name)
-    run("--config", c, "--workers", 1, "--quiet", out=tmp_path / "one")
-    run("--config", c, "--workers", 3, "--quiet", out=tmp_path / "three")
-    assert outcomes(tmp_path / "one", 1) == outcomes(tmp_path / "three", 1)
-    assert outcomes(tmp_path / "one", 2) == outcomes(tmp_path / "three", 2)
-    first = raw_records(tmp_path / "one", 1)
-    pruned = [r for r in first if r["state"] == "pruned"]
-    assert 3 <= len(pruned) < 20
-    for r in pruned:
-        curve = r["curve"]["validation_mse"]
-        assert r["epochs"] == len(curve) < 9 and r["validation_mse"] == min(curve) and r["error"] is None
-    # a network that was pruned is, up to then, the one that a search without a pruner trains
-    run("--config", settings(tmp_path / "d.toml", samples), "--workers", 2, "--quiet", out=tmp_path / "whole")
-    whole = raw_records(tmp_path / "whole", 1)
-    for r in first:
-        expected = whole[r["trial"]]["curve"]["validation_mse"][: r["epochs"]]
-        assert r["curve"]["validation_mse"] == expected
-    best = min(whole, key=lambda r: r["validation_mse"])
-    assert best["trial"] in {r["trial"] for r in raw_records(tmp_path / "one", 2)}
-
-
-def test_bohb_goes_on_after_a_kill_and_ends_as_if_nothing_had_happened(tmp_path, samples):
-    import optuna
-
-    c = settings(tmp_path / "c.toml", samples, sampler="tpe", pruner="hyperband", trials=24)
-    run("--config", c, "--workers", 2, "--quiet", out=tmp_path / "whole")
-    out = tmp_path / "killed"
-    process = start("--config", c, "--workers", 2, "--quiet", out=out)
-    while sum(p.read_bytes().count(b"\n") for p in out.glob("step1/worker-*.jsonl")) < 9:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    run("--out", out, "--workers", 1, "--quiet", out=out)
-    assert outcomes(out, 1) == outcomes(tmp_path / "whole", 1)
-    assert outcomes(out, 2) == outcomes(tmp_path / "whole", 2)
-    records = raw_records(out, 1)
-    assert any(r["state"] == "pruned" for r in records)
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(out / "study.journal")))
-    trials = optuna.load_study(study_name="step1", storage=storage).trials
-    assert [t.state.name.lower() for t in trials] == [r["state"] for r in records]
-    assert [t.params for t in trials] == [r["params"] for r in records]
-    for t, r in zip(trials, records, strict=True):
-        assert t.distributions == Space(Config.from_dict(read_toml(c))).distributions(r["params"])
-        assert list(t.intermediate_values.values()) == r["curve"]["validation_mse"]
-
-
 def test_an_unknown_pruner_is_refused():
     with pytest.raises(SearchError, match=r"pruner is 'halving' .*expected one of none, median, asha, hyperband"):
         config(pruner="halving")
@@ -213,35 +145,37 @@ def test_an_unknown_pruner_is_refused():
 # -- rungs of growing subsets ----------------------------------------------------------------------------------------
 
 
-def test_rungs_keep_the_best_and_go_on_after_a_kill(tmp_path, samples):
-    rungs = {"rungs": [0.125, 0.25], "reduction": 2, "trials": 12}
-    c = settings(tmp_path / "c.toml", samples, **rungs)
-    run("--config", c, "--workers", 1, "--quiet", out=tmp_path / "one")
-    out = tmp_path / "killed"
-    process = start("--config", c, "--workers", 2, "--quiet", out=out)
-    while sum(p.read_bytes().count(b"\n") for p in out.glob("rung2/step1/worker-*.jsonl")) < 2:
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    run("--out", out, "--workers", 2, "--quiet", out=out)
-    for folder in ("rung1", "rung2", "."):
-        assert outcomes(out / folder, 1) == outcomes(tmp_path / "one" / folder, 1)
-    assert outcomes(out, 2) == outcomes(tmp_path / "one", 2)
-    first, second, last = (raw_records(out / name, 1) for name in ("rung1", "rung2", "."))
-    assert [len(first), len(second), len(last)] == [12, 6, 12]
-    assert {r["trial"] for r in second} == {r["trial"] for r in ranking(first)[:6]}
-    by_trial = {r["trial"]: r for r in last}
-    ended = {r["trial"]: r["rung"] for r in last if r["state"] == "pruned"}
-    through = {r["trial"] for r in ranking(second)[:3]}
-    assert {t: 1 for t in ended if t not in {r["trial"] for r in second}} | {
-        r["trial"]: 2 for r in second if r["trial"] not in through
-    } == ended
-    for r in second:
-        if r["trial"] in ended:
-            assert by_trial[r["trial"]]["curve"] == r["curve"] and by_trial[r["trial"]]["subset"] == 0.25
-    run("--out", out, "--trials", 13, "--quiet", out=out, status=2)
-    assert all(by_trial[t]["state"] == "complete" and "rung" not in by_trial[t] for t in through)
+def test_what_ends_on_a_rung_is_recorded_once_whoever_does_it(tmp_path):
+    """Twelve trials on two rungs, of which one in two goes on; a failed one and those of a longer study besides."""
+    c = config(trials=12, top=2, rungs=[0.01, 0.02], reduction=2)
+    context = SimpleNamespace(config=c, folder=tmp_path)
+    errors = {t: 12.0 - t for t in range(12)}
+    write(tmp_path / "rung1", [record(t, errors[t]) for t in range(1, 12)] + [record(0, None, "failed"), record(12, 0)])
+    write(tmp_path / "rung2", [record(t, errors[t] / 2) for t in range(6, 12)])
+
+    def taken(key):
+        free.append(key)
+        return len(free) > 1
+
+    free, waits = [], []
+    crew = SimpleNamespace(leases=SimpleNamespace(take=taken), member=SimpleNamespace(name="m"))
+    for _ in range(2):
+        left = close(context, crew, lambda: waits.append(1))
+        assert {r["trial"] for r in left} == {9, 10, 11}
+    assert len(waits) == 1 and len(free) == 2, "it waits while another one does it, and does nothing twice"
+    ended = {
+        r["trial"]: (r["state"], r["rung"], r["subset"], r["validation_mse"]) for r in read_folder(tmp_path / "step1")
+    }
+    assert ended.pop(0) == ("failed", 1, 0.01, None)
+    assert ended == {t: ("pruned", 1, 0.01, errors[t]) for t in range(1, 6)} | {
+        t: ("pruned", 2, 0.02, errors[t] / 2) for t in (6, 7, 8)
+    }
+
+
+def write(rung, records):
+    with RecordWriter(rung / "step1" / "worker-m-000.jsonl") as writer:
+        for r in records:
+            writer.append(r | {"finished": "0"})
 
 
 def test_rungs_have_to_grow_and_stay_below_step_1():

@@ -7,13 +7,13 @@ import random
 import pytest
 import torch
 
-from hpo.config import ADAPTIVE_SAMPLERS, SAMPLERS, Config
+from hpo.config import ADAPTIVE_SAMPLERS, PRUNERS, SAMPLERS, Config
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
 from hpo.samplers import Permutation, Sobol, sampler_of, value_at
 from hpo.space import Space
-from tests.python.hpo_cases import outcomes, raw_records, run, write_config, write_samples
-from tests.python.sampler_cases import BEST, config, error, parameters, plain, search
+from tests.python.sampler_cases import BEST, config, error, parameters, plain, recorded, search
+from tests.python.step1_cases import World
 
 
 def space(**search):
@@ -210,31 +210,22 @@ def test_what_nobody_searched_is_refused(tmp_path):
         search(tmp_path, c)
 
 
-# -- real searches ---------------------------------------------------------------------------------------------------
+# -- members that die --------------------------------------------------------------------------------------------------
 
 
-def settings(folder, name, **search):
-    """Sixteen trainings of tiny networks for a function that needs a learning rate above 1e-4."""
-    samples = write_samples(folder / "samples.nc", num_samples=400)
-    rate = [1e-6, 1e-3, 3e-2] if name == "grid" else {"low": 1e-6, "high": 1e-1, "log": True}
-    return write_config(
-        folder / "search.toml",
-        samples,
-        space={"depth": {"low": 1, "high": 2}, "widths": {"choices": [4, 8]}},
-        train={"max_epochs": 4, "learning_rate": rate, "batch_size": 32},
-        search={"trials": 16, "top": 2, "p_subset": 0.5, "sampler": name, "batch": 4, "startup": 4, **search},
-    )
-
-
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_searches_for_real_and_the_same_with_any_number_of_workers(tmp_path, name):
-    c = settings(tmp_path, name)
-    run("--config", c, "--workers", 1, "--quiet", out=tmp_path / "one")
-    run("--config", c, "--workers", 3, "--quiet", out=tmp_path / "three")
-    assert outcomes(tmp_path / "one", 1) == outcomes(tmp_path / "three", 1)
-    assert outcomes(tmp_path / "one", 2) == outcomes(tmp_path / "three", 2)
-    first, second = raw_records(tmp_path / "one", 1), raw_records(tmp_path / "one", 2)
-    assert len(first) == 16 and len(second) == 2
-    assert all(r["params"]["learning_rate"] > 1e-4 for r in second), "what does not learn is not retrained"
-    params = {r["trial"]: r["params"] for r in first}
-    assert all(r["params"] == params[r["trial"]] for r in second)
+@pytest.mark.parametrize(
+    ("sampler", "pruner"),
+    [(name, "none") for name in SAMPLERS] + [(name, p) for p in PRUNERS[1:] for name in ("random", "tpe")],
+)
+def test_a_search_whose_members_die_comes_to_the_same_as_one_undisturbed(tmp_path, sampler, pruner):
+    values = [1e-4, 1e-3, 5e-3, 1e-2, 1e-1] if sampler == "grid" else {"low": 1e-4, "high": 1e-1, "log": True}
+    trials = 20 if sampler == "gp" else 50
+    settings = {"sampler": sampler, "pruner": pruner, "trials": trials, "batch": 5, "startup": 5, "population": 5}
+    c = config(learning_rate=values, **settings)
+    undisturbed = World(tmp_path / "undisturbed", c, recorded)
+    undisturbed.finish([undisturbed.join("alone")])
+    killed, rng = World(tmp_path / "killed", c, recorded), random.Random(4)
+    assert killed.finish_with_deaths(rng, members=3, part=0.1) >= 1, "nobody died: another seed"
+    assert killed.table() == undisturbed.table() and len(killed.runs) == trials
+    if pruner != "none":
+        assert {r["state"] for r in killed.table()} == {"complete", "pruned"}

@@ -334,7 +334,7 @@ def test_wrong_options_give_one_readable_line(config, tmp_path, capsys, argument
 
 def test_help_names_every_flag_and_default():
     process = start("--help", out="study")
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 0
     for flag in ("--data", "--config", "--recipe", "--trials", "--p-subset", "--top", "--p-retrain", "--seed", "--out"):
         assert flag in text
@@ -399,7 +399,7 @@ def test_without_data_the_case_study_is_generated_once(tmp_path):
     stamps = set()
     for _ in range(2):
         process = start(*options, "--p-subset", 0.5, "--workers", 1, out="study", cwd=tmp_path)
-        _, err = process.communicate(timeout=180)
+        _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         stamps.add((tmp_path / "activation-samples.nc").stat().st_mtime_ns)
     assert len(stamps) == 1

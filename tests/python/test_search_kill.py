@@ -60,7 +60,7 @@ def count(out):
     return sum(path.read_bytes().count(b"\n") for path in out.glob("step*/worker-*.jsonl"))
 
 
-def wait_for(condition, process, seconds=90.0):
+def wait_for(condition, process, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, f"the search ended early: {process.communicate()}"
@@ -161,7 +161,7 @@ class Job:
         return what
 
 
-def until(look, what, seconds=120.0):
+def until(look, what, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not (found := look()):
         assert time.monotonic() < deadline, f"waited {seconds:g} s for {what}"
@@ -239,7 +239,7 @@ def test_a_signal_to_all_its_processes_stops_it_cleanly(folder, config, undistur
     process = start("--config", config, "--workers", 2, out=out)
     wait_for(lambda: count(out) >= records, process)
     os.killpg(process.pid, number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == status
     assert f"Go on with: python -m hpo.search --out {out}" in error
     assert "Traceback" not in error
@@ -259,7 +259,7 @@ def test_usr2_at_any_moment_of_the_start_asks_for_another_run(folder, config):
         until(lambda process=process: _takes_usr2(process.pid), "its handler")
         time.sleep(seconds)
         os.killpg(process.pid, signal.SIGUSR2)
-        text, error = process.communicate(timeout=30)
+        text, error = process.communicate(timeout=300)
         assert process.returncode == 75, (seconds, text, error)
         assert "Traceback" not in error, (seconds, error)
 
@@ -277,7 +277,7 @@ def test_workers_end_with_their_killed_member(folder, config):
     started = children(process.pid)
     assert sum(is_worker(p) for p in started) >= 2
     kill(process)
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 120.0
     while any(os.path.exists(f"/proc/{p}/exe") for p in started):
         assert time.monotonic() < deadline, "workers outlive the search"
         time.sleep(0.01)
@@ -289,7 +289,7 @@ def test_a_killed_worker_is_replaced_and_its_trial_tried_again(folder, config, u
     wait_for(lambda: count(out) >= 3, process)
     victims = [p for p in children(process.pid) if is_worker(p)]
     os.kill(victims[0], signal.SIGKILL)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     for step in (1, 2):
         assert outcomes(out, step) == outcomes(undisturbed, step)
