@@ -48,21 +48,32 @@ def conditions_of(value) -> dict[str, Choices | Range]:
 def resolved(parameters: Iterable[Parameter], fixed: Mapping[str, object]) -> list[Parameter]:
     """The same in an order in which conditions come after what they name, without conditions on what is fixed.
 
-    Parameters that such a condition rules out are left out, and those that depend on them; else the order is kept.
+    Parameters that such a condition rules out, or one that never holds, are left out, and those that depend on them;
+    else the order is kept.
     """
     waiting, done, settled, gone = list(parameters), [], set(fixed), set()
+    dimensions = {p.name: p.dimension for p in waiting}
     while waiting:
         ready = (k for k, p in enumerate(waiting) if settled.issuperset(p.when))
         parameter = waiting.pop(next(ready))  # there is one: check_conditions refuses circles
         settled.add(parameter.name)
         if not gone.isdisjoint(parameter.when) or not all(
-            allowed.contains(fixed[name]) for name, allowed in parameter.when.items() if name in fixed
+            allowed.contains(fixed[name]) if name in fixed else _can_hold(allowed, dimensions[name])
+            for name, allowed in parameter.when.items()
         ):
             gone.add(parameter.name)
             continue
         when = {name: allowed for name, allowed in parameter.when.items() if name not in fixed}
         done.append(Parameter(name=parameter.name, dimension=parameter.dimension, when=when))
     return done
+
+
+def _can_hold(allowed: Choices | Range, dimension: Choices | Range) -> bool:
+    if isinstance(dimension, Choices):
+        return any(allowed.contains(v) for v in dimension.values)
+    if isinstance(allowed, Choices):
+        return any(dimension.contains(v) for v in allowed.values)
+    return allowed.low <= dimension.high and dimension.low <= allowed.high
 
 
 def check_conditions(settings: Mapping[str, object], check_value: Callable[[str, object], None]) -> None:

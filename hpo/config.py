@@ -21,7 +21,7 @@ from hpo.engine import flat_refuses
 from hpo.errors import SearchError
 from hpo.recipe import APPLIES, RECIPE_FIELDS, Recipe
 from hpo.slurm import SlurmConfig
-from hpo.space_config import SpaceConfig, TrainConfig
+from hpo.space_config import SpaceConfig, StageConfig, TrainConfig
 
 # Names as emulator.normalise knows them; repeated here (a test compares) because it imports PyTorch, for which `--help`
 # should not wait.
@@ -162,6 +162,12 @@ class SearchSettings:
         One in so many goes on from a rung to the next: of so many times the epochs (asha, hyperband), or of `rungs`.
     rungs : tuple of float
         Growing subsets, below `p_subset`, on which step 1 tries trials first: see `hpo.rungs`.
+    after : str or None
+        Folder of a study from which this one starts: see `hpo.stage`.
+    fix : tuple of str
+        Hyperparameters that get the values of its best trial; `widths` stands for those of all layers.
+    narrow : int or None
+        All others are searched only as far as its best so many trials reach.
     """
 
     trials: int = 10_000
@@ -183,6 +189,9 @@ class SearchSettings:
     min_epochs: int = 4
     reduction: int = 3
     rungs: tuple[float, ...] = ()
+    after: str | None = None
+    fix: tuple[str, ...] = ()
+    narrow: int | None = None
 
     def __post_init__(self):
         expect("trials", self.trials, type(self.trials) is int and self.trials >= 1, "a whole number of at least 1")
@@ -225,6 +234,22 @@ class SearchSettings:
         expected = f"growing parts of the samples, above 0 and below p_subset = {self.p_subset}"
         expect("rungs", self.rungs, grows, expected)
         object.__setattr__(self, "rungs", tuple(self.rungs))
+        self._check_stage()
+
+    def _check_stage(self) -> None:
+        folder = self.after is None or (isinstance(self.after, (str, os.PathLike)) and str(self.after) != "")
+        expect("after", self.after, folder, "the folder of a study")
+        if self.after is not None:
+            object.__setattr__(self, "after", os.fspath(self.after))
+        expect("fix", self.fix, _strings(self.fix), "a list of hyperparameters")
+        object.__setattr__(self, "fix", tuple(self.fix))
+        narrow = self.narrow is None or (type(self.narrow) is int and self.narrow >= 1)
+        expect("narrow", self.narrow, narrow, "a whole number of at least 1")
+        wanted = bool(self.fix) or self.narrow is not None
+        if wanted and self.after is None:
+            raise SearchError("fix and narrow take from another study; give its folder as after")
+        if self.after is not None and not wanted:
+            raise SearchError(f"after is {self.after!r}; say with fix or narrow what is taken from that study")
 
     @property
     def is_batched(self) -> bool:
@@ -242,7 +267,8 @@ class SearchSettings:
 class Config:
     """A whole search. `step2` holds values of [train] that step 2 replaces.
 
-    `slurm` says how it is run, not what is searched: it is no part of `to_dict`.
+    `stage` is what `[search] after` came to, once a study has begun. `slurm` says how a search is run, not what is
+    searched: it is no part of `to_dict`.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -250,6 +276,7 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     search: SearchSettings = field(default_factory=SearchSettings)
     step2: Mapping[str, object] = field(default_factory=dict)
+    stage: StageConfig | None = None
     slurm: SlurmConfig = field(default_factory=SlurmConfig)
 
     def __post_init__(self):
@@ -311,7 +338,8 @@ class Config:
             part = getattr(self, name)
             values = {f.name: _plain(getattr(part, f.name)) for f in fields(part)}
             tables[name] = {k: v for k, v in values.items() if v is not None}
-        return {k: tables[k] for k in ("data", "space", "train", "search")} | {"step2": dict(self.step2)}
+        stage = {} if self.stage is None else {"stage": self.stage.to_table()}
+        return {k: tables[k] for k in ("data", "space", "train", "search")} | {"step2": dict(self.step2)} | stage
 
     @classmethod
     def from_dict(cls, tables: Mapping, source: str = "config") -> Config:
@@ -323,7 +351,7 @@ class Config:
             Unknown tables or keys, wrong types, values out of range; `source` is named.
         """
         try:
-            unknown_keys("", set(tables), ("data", "space", "train", "search", "step2", "slurm"))
+            unknown_keys("", set(tables), ("data", "space", "train", "search", "step2", "stage", "slurm"))
             for name, table in tables.items():
                 expect(f"[{name}]", table, isinstance(table, Mapping), "a table")
             parts = {}
@@ -332,8 +360,12 @@ class Config:
                 unknown_keys(name, set(table), [f.name for f in fields(kind)])
                 parts[name] = _built(name, kind, table)
             parts["train"] = _built("train", TrainConfig, {"values": tables.get("train", {})})
+            stage = None
+            if "stage" in tables:
+                unknown_keys("stage", set(tables["stage"]), [f.name for f in fields(StageConfig)])
+                stage = _built("stage", StageConfig, tables["stage"])
             slurm = SlurmConfig.from_table(tables.get("slurm", {}))
-            return cls(**parts, step2=dict(tables.get("step2", {})), slurm=slurm)
+            return cls(**parts, step2=dict(tables.get("step2", {})), stage=stage, slurm=slurm)
         except SearchError as error:
             raise SearchError(f"{source}: {error}") from None
 

@@ -24,12 +24,11 @@ class Leadership:
     ----------
     crew : Crew
     study : Study
-    config : Config
     options : hpo.run.RunOptions
     """
 
-    def __init__(self, crew: Crew, study: Study, config: Config, options):
-        self._crew, self._study, self._config, self._options = crew, study, config, options
+    def __init__(self, crew: Crew, study: Study, options):
+        self._crew, self._study, self._options = crew, study, options
         self._mirror: MirrorProcess | None = None
         self._looked = 0.0
         self.held = False
@@ -52,8 +51,9 @@ class Leadership:
         if new_run:
             devices = self._options.devices
             self._study.note_run(device=", ".join(sorted(set(devices))), workers=len(devices))
+        config = Config.from_dict(self._study.description["config"])
         self._mirror = MirrorProcess(
-            self._study.folder, self._config, storage=self._options.storage, rebuild=self._options.rebuild_mirror
+            self._study.folder, config, storage=self._options.storage, rebuild=self._options.rebuild_mirror
         )
 
     def look_after(self) -> None:

@@ -26,6 +26,7 @@ from hpo.rungs import Chosen, close, going_on, records_of, rung_context
 from hpo.samplers import sampler_of
 from hpo.source import Source
 from hpo.space import Space
+from hpo.stage import staged
 from hpo.step1 import Step1Source
 from hpo.step2 import Step2Source
 from hpo.stop import StopSignals
@@ -86,9 +87,11 @@ def run_search(study: Study, config: Config, options: RunOptions, *, stop: StopS
     ------
     SearchError, Interrupted
     """
-    sampler_of(Space(config))  # what it cannot sample is refused before anything is read
+    if config.search.after is None:
+        sampler_of(Space(config))  # what it cannot sample is refused before anything is read
     samples = open_samples(config.data)
     checksum = samples.checksum()
+    sampler_of(Space(staged(config, study.description, checksum)))
     with ExitStack() as ends:
         member = ends.enter_context(Member(study.folder, devices=options.devices, lease_seconds=options.lease_seconds))
         crew = Crew.of(study.folder, member, options.lease_seconds)
@@ -108,7 +111,7 @@ class _Search:
         self._crew: Crew = crew
         self._stop: StopSignals = stop
         self._console: Console = console
-        self._leadership = Leadership(crew, study, config, options)
+        self._leadership = Leadership(crew, study, options)
 
     def run(self) -> Result:
         try:
@@ -141,6 +144,7 @@ class _Search:
                     raise SearchError(f"member {leader} could not prepare the samples: {content['not_prepared']}")
                 if content["state"] in ("step 1", "step 2") or content["finished"]:
                     self._study.reload()
+                    self._take_stage()
                     self._study.check(self._config, self._samples, self._checksum, running=True)
                     if not self._unfinished():
                         return None
@@ -157,6 +161,7 @@ class _Search:
         """Begin the study or go on with it. While others work in it, nothing that they rely on may change."""
         study, roster = self._study, self._crew.roster
         study.reload()
+        self._take_stage()
         at_work = {m["name"]: m["beat"] for m in roster.others() if m["state"] != "starting"}
         while at_work and study.description is not None:
             try:
@@ -176,6 +181,10 @@ class _Search:
             self._crew.leases.forget("rung")
             roster.bury()
         study.describe(self._config, self._samples, self._checksum, anew=not at_work)
+
+    def _take_stage(self) -> None:
+        """What the search takes from another one is what the leader has noted, or what it is to note now."""
+        self._config = staged(self._config, self._study.description, self._checksum)
 
     def _prepare(self) -> StudyContext:
         try:
@@ -406,6 +415,8 @@ def prepare_steps(
 
 
 def resolved(config: Config, samples: SampleFile) -> Config:
-    """The config with what the samples file decides written out: absolute path, names of inputs and outputs."""
+    """The config with absolute paths, and what the samples file decides written out: names of inputs and outputs."""
     data = replace(config.data, path=str(samples.path.resolve()), inputs=samples.inputs, outputs=samples.outputs)
-    return replace(config, data=data)
+    after = config.search.after
+    search = config.search if after is None else replace(config.search, after=str(Path(after).resolve()))
+    return replace(config, data=data, search=search)

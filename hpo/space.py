@@ -18,7 +18,7 @@ from hpo.config import Config
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
 from hpo.recipe import RECIPE_FIELDS, Recipe
-from hpo.space_config import SpaceConfig
+from hpo.space_config import SpaceConfig, StageConfig
 
 
 def stream(seed: int, trial: int, purpose: str) -> np.random.Generator:
@@ -63,9 +63,9 @@ class Space:
     ----------
     config : Config
     fixed : mapping, optional
-        Values of parameters that are not searched any more.
+        Values of parameters that are not searched any more, beside those of the config's [stage].
     narrowed : mapping of str to Choices or Range, optional
-        What parameters are drawn from instead.
+        What parameters are drawn from instead, likewise.
 
     Raises
     ------
@@ -83,15 +83,17 @@ class Space:
         self.config = config
         self.seed = config.search.seed
         self._streams = _Streams()
+        stage = config.stage or StageConfig()
+        fixed, narrowed = {**stage.fixed, **(fixed or {})}, {**stage.narrowed, **(narrowed or {})}
         searched = {p.name: p for p in _parameters(config)}
-        for name in (*(fixed or {}), *(narrowed or {})):
+        for name in (*fixed, *narrowed):
             if name not in searched:
                 raise SearchError(f"{name!r} is not searched here; expected one of {', '.join(searched)}")
         settings = config.hyperparameters
-        self._values = {k: v for k, v in settings.items() if k not in searched} | dict(fixed or {})
+        self._values = {k: v for k, v in settings.items() if k not in searched} | fixed
         defaults = {f.name: getattr(SpaceConfig(), f.name) for f in fields(SpaceConfig)} | vars(Recipe())
         self._absent = {k: defaults[k] for k in settings if k in defaults}
-        left = [replace(p, dimension=(narrowed or {}).get(n, p.dimension)) for n, p in searched.items()]
+        left = [replace(p, dimension=narrowed.get(n, p.dimension)) for n, p in searched.items()]
         self._parameters = tuple(resolved([p for p in left if p.name not in self._values], self._values))
         self._distributions: dict[str, object] = {}
         self._by_name = {p.name: p for p in left}
@@ -122,6 +124,10 @@ class Space:
     def value(self, params: Mapping[str, object], name: str):
         """Value of a hyperparameter in a trial: drawn, fixed, or the default where its conditions do not hold."""
         return params[name] if name in params else self._values.get(name, self._absent.get(name))
+
+    def settled(self, params: Mapping[str, object]) -> dict[str, object]:
+        """All that is known of a trial by name: what it drew, and what is fixed for all."""
+        return {n: v for n, v in self._values.items() if not isinstance(v, (Choices, Range))} | dict(params)
 
     def hidden(self, params: Mapping[str, object]) -> tuple[int, ...]:
         """Width of each hidden layer."""

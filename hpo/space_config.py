@@ -124,3 +124,34 @@ class TrainConfig:
     @property
     def fixed(self) -> dict[str, object]:
         return {k: v for k, v in self.values.items() if k not in self.searched}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageConfig:
+    """[stage]: what a search has taken from another one; written by `hpo.stage` when the study begins.
+
+    Attributes
+    ----------
+    fixed : mapping
+        Values of hyperparameters, by name as in a trial's parameters.
+    narrowed : mapping of str to Choices or Range
+        What others are drawn from.
+    """
+
+    fixed: Mapping[str, object] = field(default_factory=dict)
+    narrowed: Mapping[str, Choices | Range] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("fixed", "narrowed"):
+            expect(name, getattr(self, name), isinstance(getattr(self, name), Mapping), "a table")
+        for name, value in self.fixed.items():
+            plain = isinstance(value, (str, bool, int, float, Mapping))
+            expect(f"fixed {name}", value, plain, "one value")
+        narrowed = {n: dimension(f"narrowed {n}", v, numeric=True) for n, v in self.narrowed.items()}
+        for name, value in narrowed.items():
+            expect(f"narrowed {name}", value, isinstance(value, (Choices, Range)), "a list or a range")
+        object.__setattr__(self, "narrowed", narrowed)
+
+    def to_table(self) -> dict:
+        """As it stands in a config file."""
+        return {"fixed": dict(self.fixed), "narrowed": {n: d.to_plain() for n, d in self.narrowed.items()}}
