@@ -114,10 +114,12 @@ def run_probe(
     Interrupted
     """
     from hpo.prepare import open_samples
+    from hpo.stage import staged
 
     folder.mkdir(parents=True, exist_ok=True)
     samples = open_samples(config.data)
     checksum = samples.checksum()
+    config = staged(config, _description(folder), checksum)
     parts = _check(folder, config, checksum, sorted(fractions), reference, trials)
     for part in (*parts, reference):
         step, place = (2, "reference") if part == reference else (1, f"p-{part:g}")
@@ -165,10 +167,9 @@ def _run_part(folder, place, step, config, samples, checksum, part, trials, devi
 
 def _check(folder: Path, config: Config, checksum: str, fractions, reference: float, trials: int) -> list[float]:
     """Note what the probe is, or refuse to go on with another; gives its fractions."""
-    path = folder / "probe.json"
+    path, old = folder / "probe.json", _description(folder)
     tables = config.to_dict()
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
+    if old is not None:
         begun = Config.from_dict(old["config"], str(path)).to_dict()  # settings that did not exist then, too
         changed = [key for key, *_ in differences(begun, tables) if key not in _FREE]
         if old["checksum"] != checksum:
@@ -195,6 +196,11 @@ def _check(folder: Path, config: Config, checksum: str, fractions, reference: fl
     return list(fractions)
 
 
+def _description(folder: Path) -> dict | None:
+    path = folder / "probe.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def read_probe(folder: Path) -> Probe:
     """Results of a probe, finished or not: of the trials that every part has.
 
@@ -203,10 +209,9 @@ def read_probe(folder: Path) -> Probe:
     SearchError
         No probe there, or fewer than four trials.
     """
-    path = folder / "probe.json"
-    if not path.exists():
+    path, description = folder / "probe.json", _description(folder)
+    if description is None:
         raise SearchError(f"{folder} holds no probe (no probe.json); give --config or --data to make one")
-    description = json.loads(path.read_text(encoding="utf-8"))
     fractions = description["fractions"]
     places = [*(folder / f"p-{f:g}" / "step1" for f in fractions), folder / "reference" / "step2"]
     by_part = [{r["trial"]: r for r in read_folder(place, curves=False)} for place in places]

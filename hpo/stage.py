@@ -78,12 +78,11 @@ def _found(config: Config, checksum: str) -> StageConfig:
     for name in _fixed_names(search.fix, known[0], parameters):
         fixed[name] = _fixed_value(parameters[name], known[0], f"the best trial of {where} (number {best[0]['trial']})")
     narrowed = {}
-    if search.narrow:
-        for name in parameters.keys() - fixed.keys():
-            values = [k[name] for k in known if name in k]
-            if values:
-                narrowed[name] = _narrowed(parameters[name], values, f"the best {number} trials of {where}")
-    stage = StageConfig(fixed=fixed, narrowed={name: narrowed[name] for name in parameters if name in narrowed})
+    for name in (n for n in parameters if search.narrow and n not in fixed):
+        values = [k[name] for k in known if name in k]
+        if values:
+            narrowed[name] = _narrowed(parameters[name], values, f"the best {number} trials of {where}")
+    stage = StageConfig(fixed=fixed, narrowed=narrowed)
     left = Space(replace(config, stage=stage)).parameters()
     if all(len(set(p.dimension.samples())) == 1 for p in left):
         raise SearchError(f"nothing is left to search: what is taken from {where} settles every hyperparameter")
