@@ -261,16 +261,19 @@ def test_a_cancelled_job_resubmitted_ends_as_an_uninterrupted_one(slurm, config,
 
 
 def test_elements_of_a_job_array_join_late_and_leave(slurm, config, undisturbed, tmp_path):
-    """Six elements where four have room: two come when the first two have been cancelled."""
+    """Six elements where four have room: two come when the first two have been cancelled, long before the end."""
     out = tmp_path / "study"
-    job = start(config, out, nodes=1, tasks_per_node=1, array="0-5")
+    many = 8 * TRIALS
+    job = start(config, out, "--trials", many, nodes=1, tasks_per_node=1, array="0-5")
     wait_for_records(slurm, out, 3)
     slurm.run("scancel", f"{job}_0", f"{job}_1")
     ends = {"COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL"}
     states = slurm.poll(lambda: slurm.state(job).split(), lambda s: set(s) <= ends, f"the end\n{printed(out)}", 240)
     assert sorted(states) == ["CANCELLED"] * 2 + ["COMPLETED"] * 4, printed(out)
     assert [m["state"] for m in members(out)] == ["left"] * 6
-    assert outcome(out) == outcome(undisturbed)
+    step1, step2 = outcome(out)
+    assert step1[:TRIALS] == outcome(undisturbed)[0]
+    assert [r["trial"] for r in step1] == list(range(many)) and len(step2) == TOP
 
 
 def test_one_retraining_is_shared_by_the_tasks_of_two_nodes(slurm, config, undisturbed, tmp_path):
