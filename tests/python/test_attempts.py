@@ -9,7 +9,8 @@ from hpo.attempts import Attempts
 from hpo.checkpoint import checkpoint_path
 from hpo.leases import Leases
 from hpo.trial import Task
-from tests.python.test_step1_source import World
+from tests.python.step1_cases import World
+from tests.python.test_step1_source import config
 
 
 class Study:
@@ -98,7 +99,7 @@ def test_a_new_run_that_forgets_members_and_leases_still_knows_who_died(study):
 
 
 def test_members_of_a_search_die_of_a_trial_three_more_times_and_record_it(tmp_path):
-    world = World(tmp_path, 20)
+    world = World(tmp_path, config(20))
     deadly, name = 5, ""
     for k in range(8):
         name = f"m{k}"
