@@ -59,21 +59,6 @@ class Head(ABC):
     def outputs(self, x_NI, t_NT):
         """Outputs (N, O) from inputs and targets, all in physical units, as tensors or as ONNX expressions alike."""
 
-    def sensitivity(self, x_NI: np.ndarray, t_NT: np.ndarray, batch: int = 65536) -> np.ndarray:
-        """How much each output changes with each target, (N, O, T) float64, by automatic differentiation."""
-        import torch  # not for all who ask for names
-
-        parts = []
-        for start in range(0, len(x_NI), batch):
-            x, t = (torch.from_numpy(np.ascontiguousarray(a[start : start + batch], np.float64)) for a in (x_NI, t_NT))
-            t.requires_grad_()
-            with torch.enable_grad():
-                y = self.outputs(x, t)
-                # samples do not touch each other: the gradient of a sum over them is that of each
-                rows = [torch.autograd.grad(y[:, k].sum(), t, retain_graph=True)[0] for k in range(y.shape[1])]
-            parts.append(torch.stack(rows, dim=1).numpy())
-        return np.concatenate(parts) if parts else np.empty((0, 0, t_NT.shape[1]))
-
     def to_dict(self) -> dict:
         """Plain data from which `head_of_network` makes it again."""
         return {"name": self.name, "attributes": {k: float(v) for k, v in self.attributes.items()}}

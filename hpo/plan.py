@@ -12,7 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpo.errors import Interrupted, SearchError
+from hpo.command import console, run_stoppable
+from hpo.errors import SearchError
 
 _DESCRIPTION = """\
 Before a search: train a few dozen networks on growing parts of the data, and say from them how large p_subset should
@@ -64,23 +65,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from hpo.stop import StopSignals
-
     args = parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    with StopSignals() as stop:
-        try:
-            if args.study is not None:
-                _after(args, console)
-            else:
-                _before(args, console, stop)
-        except SearchError as error:
-            print(f"hpo.plan: {error}", file=sys.stderr)
-            return 2
-        except Interrupted:
-            print("stopped; the probe is kept, the same command goes on", file=sys.stderr)
-            return stop.status
-    return 0
+
+    def work(stop):
+        if args.study is not None:
+            _after(args, console())
+        else:
+            _before(args, console(), stop)
+
+    return run_stoppable("hpo.plan", work, "stopped; the probe is kept, the same command goes on")
 
 
 # -- before a search ------------------------------------------------------------------------------------------------

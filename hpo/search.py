@@ -12,10 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hpo.command import console, refused, run_stoppable
 from hpo.config import SAMPLERS, Config, read_toml
 from hpo.errors import Interrupted, SearchError
 from hpo.members import LEASE_SECONDS, Crew, Member
-from hpo.slurm import launch
+from hpo.slurm_job import launch
 from hpo.stop import StopSignals
 from hpo.storage import check_storage
 from hpo.study import Study, read_description
@@ -100,30 +101,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
     try:
         if args.launch == "slurm":
             return _launch(args, sys.argv[1:] if argv is None else argv)
         if args.dry_run:
             raise SearchError("--dry-run shows the batch script; it goes with --launch slurm")
     except SearchError as error:
-        return _refused(error)
-    with StopSignals() as stop:
-        try:
-            _run(args, console, stop)
-        except SearchError as error:
-            return _refused(error)
-        except Interrupted:
-            print(
-                f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}", file=sys.stderr
-            )
-            return stop.status
-    return 0
-
-
-def _refused(error: SearchError) -> int:
-    print(f"hpo.search: {error}", file=sys.stderr)
-    return 2
+        return refused("hpo.search", error)
+    stopped = f"stopped; finished trials are kept. Go on with: python -m hpo.search --out {args.out}"
+    return run_stoppable("hpo.search", lambda stop: _run(args, console(), stop), stopped)
 
 
 def _launch(args: argparse.Namespace, argv: list[str]) -> int:

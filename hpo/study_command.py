@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpo.errors import Interrupted, SearchError
+from hpo.command import console, run_stoppable
+from hpo.errors import SearchError
 
 _EPOCHS_SHOWN = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
 
@@ -64,21 +64,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from hpo.stop import StopSignals
-
     args = parser().parse_args(argv)
-    console = Console(width=None if sys.stdout.isatty() else 120)
     run = {"list": _list, "compare": _compare, "retrain": _retrain}[args.command]
-    with StopSignals() as stop:
-        try:
-            run(args, console, stop)
-        except SearchError as error:
-            print(f"hpo.study: {error}", file=sys.stderr)
-            return 2
-        except Interrupted:
-            print("stopped; what is finished is kept, the same command goes on", file=sys.stderr)
-            return stop.status
-    return 0
+    stopped = "stopped; what is finished is kept, the same command goes on"
+    return run_stoppable("hpo.study", lambda stop: run(args, console(), stop), stopped)
 
 
 def _list(args: argparse.Namespace, console: Console, _) -> None:

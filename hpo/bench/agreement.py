@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -29,7 +28,16 @@ import hpo.network
 import hpo.optimizers
 import hpo.products
 import hpo.train
-from hpo.bench.training import DRAWS, NUM_SAMPLES, draws, samples, seeds
+from hpo.bench.training import (
+    DRAWS,
+    NUM_SAMPLES,
+    agreed,
+    agreement_text,
+    draws,
+    outcome,
+    samples,
+    seeds,
+)
 from hpo.checkpoint import Checkpoint
 from hpo.flat import FlatTraining
 from hpo.fleet import Fleet
@@ -88,7 +96,7 @@ def compare(comparison: Comparison, folder: Path, seconds: float, clock: Callabl
             training, seconds_spent = _train(name, specs[draw], comparison.recipe, data, draw, checkpoint, until, clock)
             if training is None:
                 return summary(comparison, folder)
-            trained[name] = _outcome(training, seconds_spent)
+            trained[name] = outcome(training) | {"curve": training.validation_curve, "seconds": seconds_spent}
         _write(path, {"draw": draw, "hidden": list(specs[draw].hidden)} | trained)
         for name in KINDS:
             (folder / f"{draw:03d}-{name}.pt").unlink(missing_ok=True)
@@ -116,31 +124,16 @@ def _train(name, spec, recipe, data: TrainingData, draw, path, until, clock) -> 
     return None, flight.seconds
 
 
-def _outcome(training: Progress, seconds: float) -> dict:
-    return {
-        "epochs": training.epoch,
-        "best_epoch": training.best_epoch,
-        "validation_mse": training.best_mse,
-        "curve": training.validation_curve,
-        "seconds": seconds,
-    }
-
-
 def summary(comparison: Comparison, folder: Path) -> dict:
     """How far the two agree in the draws that both have finished; None where there is none yet."""
     found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     pairs = [(f["fleet"], f["plain"]) for f in found]
-    differences = [abs(a["validation_mse"] - b["validation_mse"]) / b["validation_mse"] for a, b in pairs]
     specs = draws(comparison.max_width, comparison.number)
     flop = [training_flop(s, comparison.num_samples, comparison.num_samples, 1) for s in specs]
     return asdict(comparison) | {
         "draws": len(found),
         "part_of_the_arithmetic": sum(flop[f["draw"]] for f in found) / sum(flop),
-        "same_best_epoch": sum(a["best_epoch"] == b["best_epoch"] for a, b in pairs),
-        "same_last_epoch": sum(a["epochs"] == b["epochs"] for a, b in pairs),
-        "epochs": sum(b["epochs"] for _, b in pairs) / max(len(pairs), 1),
-        "median_relative_difference": statistics.median(differences) if pairs else None,
-        "largest_relative_difference": max(differences, default=None),
+        **agreed(pairs),
         "other_epochs": [
             {"hidden": f["hidden"], "fleet": f["fleet"]["epochs"], "plain": f["plain"]["epochs"]}
             for f in found
@@ -172,11 +165,7 @@ def table(results: list[dict]) -> str:
         if not r["draws"]:
             lines.append(f"{head}.")
             continue
-        lines.append(
-            f"{head}, {r['part_of_the_arithmetic']:.0%} of the arithmetic of all: fleet and plain loop stop at the "
-            f"same epoch in {r['same_last_epoch']}; validation MSE differs by "
-            f"{r['median_relative_difference']:.1e} (median), {r['largest_relative_difference']:.1e} (largest)."
-        )
+        lines.append(f"{head}, {r['part_of_the_arithmetic']:.0%} of the arithmetic of all: {agreement_text(r)}")
     return "\n".join(lines)
 
 

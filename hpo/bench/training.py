@@ -7,7 +7,8 @@ Adam, one trial at a time, the best weights kept. Nothing is left out of any of 
 `measure` runs in a process of its own: the setting of the C library's allocator that our workers have must be there
 from the start, and it favours the other two loops as well.
 
-`python -m hpo.bench.training --agreement` trains 64 draws to their end in the fleet and in the plain loop.
+Small draws are also trained to their end by the fleet and the plain loop, on every device; those of the whole space
+take hours (hpo.bench.agreement).
 """
 
 from __future__ import annotations
@@ -194,20 +195,40 @@ def agreement(max_width: int, num_samples: int, batch_size: int, dtype: torch.dt
     """64 draws trained to their end by the fleet and by the plain loop."""
     data, specs = samples(device, num_samples, dtype), draws(max_width)
     recipe = Recipe(batch_size=batch_size)
-    pairs = list(zip(fleet(specs, recipe, data), plain(specs, recipe, data), strict=True))
-    differences = [abs(a.best_mse - b.best_mse) / b.best_mse for a, b in pairs]
+    pairs = zip(fleet(specs, recipe, data), plain(specs, recipe, data), strict=True)
     return {
         "draws": len(specs),
         "max_width": max_width,
         "num_samples": num_samples,
         "batch_size": batch_size,
         "dtype": str(dtype).removeprefix("torch."),
-        "same_best_epoch": sum(a.best_epoch == b.best_epoch for a, b in pairs),
-        "same_last_epoch": sum(a.epoch == b.epoch for a, b in pairs),
-        "epochs": sum(a.epoch for a, _ in pairs) / len(pairs),
-        "median_relative_difference": statistics.median(differences),
-        "largest_relative_difference": max(differences),
+        **agreed([(outcome(a), outcome(b)) for a, b in pairs]),
     }
+
+
+def outcome(training: Progress) -> dict:
+    """What a training came to."""
+    return {"epochs": training.epoch, "best_epoch": training.best_epoch, "validation_mse": training.best_mse}
+
+
+def agreed(pairs: Sequence[tuple[dict, dict]]) -> dict:
+    """How far outcomes of the fleet and of the plain loop agree; None where there are none."""
+    differences = [abs(a["validation_mse"] - b["validation_mse"]) / b["validation_mse"] for a, b in pairs]
+    return {
+        "same_best_epoch": sum(a["best_epoch"] == b["best_epoch"] for a, b in pairs),
+        "same_last_epoch": sum(a["epochs"] == b["epochs"] for a, b in pairs),
+        "epochs": sum(b["epochs"] for _, b in pairs) / max(len(pairs), 1),
+        "median_relative_difference": statistics.median(differences) if differences else None,
+        "largest_relative_difference": max(differences, default=None),
+    }
+
+
+def agreement_text(found: dict) -> str:
+    """`agreed` in words."""
+    return (
+        f"fleet and plain loop stop at the same epoch in {found['same_last_epoch']}; validation MSE differs by "
+        f"{found['median_relative_difference']:.1e} (median), {found['largest_relative_difference']:.1e} (largest)."
+    )
 
 
 def devices() -> list[torch.device]:
@@ -254,30 +275,15 @@ def table(results: list[dict]) -> str:
     lines += ["", f"Milliseconds per trial and epoch, over so many epochs: {epochs}; one thread on a CPU.", ""]
     for result in results:
         for a in result["agreement"]:
-            lines.append(
-                f"{a['draws']} trials to their end on {result['device']}, {a['dtype']}: fleet and plain loop stop at "
-                f"the same epoch in {a['same_last_epoch']}; validation MSE differs by "
-                f"{a['median_relative_difference']:.1e} (median), {a['largest_relative_difference']:.1e} (largest)."
-            )
+            lines.append(f"{a['draws']} trials to their end on {result['device']}, {a['dtype']}: {agreement_text(a)}")
     return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m hpo.bench.training", description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--agreement", action="store_true", help="only compare fleet and plain loop, to the end")
-    parser.add_argument("--max-width", type=int, default=2048, help="of --agreement")
-    parser.add_argument("--samples", type=int, default=NUM_SAMPLES, help="of --agreement")
-    parser.add_argument("--batch-size", type=int, default=1024, help="of --agreement")
-    parser.add_argument("--dtype", choices=("float32", "float64"), default="float32", help="of --agreement")
     a = parser.parse_args(argv)
-    if a.agreement:
-        torch.set_num_threads(1)
-        torch.set_flush_denormal(True)
-        dtype = getattr(torch, a.dtype)
-        found = agreement(a.max_width, a.samples, a.batch_size, dtype, devices()[-1])
-        print(json.dumps(found, indent=1))
-    elif a.json:
+    if a.json:
         print(json.dumps(run()))
     else:
         print(table(measure()))

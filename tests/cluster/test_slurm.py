@@ -15,7 +15,8 @@ import torch
 from slurm_sandbox import SlurmSandbox, missing
 
 from emulator.records import read_folder
-from hpo.slurm import SlurmConfig, render, submit
+from hpo.slurm import SlurmConfig, render
+from hpo.slurm_job import submit
 
 ROOT = Path(__file__).parents[2]
 TRIALS, TOP = 24, 4

@@ -159,15 +159,6 @@ def test_nothing_that_a_host_may_give_leaves_the_numbers(head):
     assert KAPPA_LIMITS[0] > 0
 
 
-def test_sensitivity_is_the_derivative(head, samples):
-    x, t, _ = samples
-    step = 1e-4
-    ahead, behind = (head.fractions(x[:500], t[:500] + s)[0] for s in (step, -step))
-    found = head.sensitivity(x[:500], t[:500], batch=128)
-    assert found.shape == (500, NUM_MODES, 1)
-    np.testing.assert_allclose(found[..., 0], (ahead - behind) / (2 * step), rtol=0, atol=2e-8)  # step^2; 1e-12 / step
-
-
 # -- what is exported ------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from hpo import search
 from hpo.errors import SearchError
-from hpo.slurm import SlurmConfig, elements, follow, launch, render, submit, time_limit_seconds
+from hpo.slurm import SlurmConfig, render, time_limit_seconds
+from hpo.slurm_job import elements, follow, launch, submit
 
 SCRIPT = """\
 #!/bin/bash
@@ -207,7 +208,7 @@ def programs(tmp_path, monkeypatch):
     for name in ("bash", "cat", "echo", "seq", "sh"):
         (folder / name).symlink_to(shutil.which(name))
     monkeypatch.setenv("PATH", str(folder))
-    monkeypatch.setattr("hpo.slurm._TICK_S", 0.01)
+    monkeypatch.setattr("hpo.slurm_job._TICK_S", 0.01)
 
     def put(name, text):
         (folder / name).write_text(f"#!/bin/sh\n{text}\n")
@@ -382,7 +383,7 @@ def test_ctrl_c_stops_following_and_leaves_the_job_alone(programs, tmp_path):
     programs("scancel", f"touch {tmp_path}/cancelled")
     programs("squeue", "echo '7|RUNNING|None|0|0|node1|'; kill -INT $PPID")
     code = (
-        "import pathlib, sys; from hpo.slurm import SlurmConfig, launch; "
+        "import pathlib, sys; from hpo.slurm import SlurmConfig; from hpo.slurm_job import launch; "
         "sys.exit(launch(SlurmConfig(), ['true'], out=pathlib.Path('my study')))"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
