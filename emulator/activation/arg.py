@@ -114,7 +114,17 @@ def host_state(tair, pressure, wbar, num_aer, r_aer):
     return updraft, density, number, volume
 
 
-def activate_modal(updraft, tair, density, number, volume, kappa, smax_prescribed=None, max_updraft=MAX_UPDRAFT):
+def activate_modal(
+    updraft,
+    tair,
+    density,
+    number,
+    volume,
+    kappa,
+    smax_prescribed=None,
+    max_updraft=MAX_UPDRAFT,
+    needs_first_mode=True,
+):
     """ARG from E3SM's own arguments, vectorised over points.
 
     Parameters
@@ -135,6 +145,9 @@ def activate_modal(updraft, tair, density, number, volume, kappa, smax_prescribe
         Supersaturation to use in place of the scheme's own, [1].
     max_updraft : float, optional
         [m s-1]; enters only through modes without aerosol.
+    needs_first_mode : bool, optional
+        False: nothing is activated for want of mode 1 only where it is the one mode there is, as in E3SM's current
+        form; the default is its refactored form's rule.
 
     Returns
     -------
@@ -156,7 +169,9 @@ def activate_modal(updraft, tair, density, number, volume, kappa, smax_prescribe
     fn = np.zeros((num_points, NUM_MODES))
     fm = np.zeros((num_points, NUM_MODES))
     smax = np.zeros(num_points)
-    active = (updraft > 0.0) & ~(number[:, 0] < NEGLIGIBLE_NUMBER)
+    active = updraft > 0.0
+    if needs_first_mode or NUM_MODES == 1:
+        active &= ~(number[:, 0] < NEGLIGIBLE_NUMBER)
     if smax_prescribed is not None:
         smax_prescribed = np.asarray(smax_prescribed, dtype=np.float64)
         active &= smax_prescribed > 0.0

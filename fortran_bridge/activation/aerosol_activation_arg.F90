@@ -1,9 +1,10 @@
 !> Abdul-Razzak & Ghan (2000), doi:10.1029/1999JD901161, as E3SM's `activate_modal` evaluates it for one updraft.
 !!
-!! SI units throughout. The arguments of `activate_modal_arg` are those of E3SM's routine in the refactored
-!! form (single updraft). Thresholds, transport coefficients, the weak-forcing and small-eta branches are E3SM's, with
-!! the corrected exponent of the first term of Eq. 6 (`fix_g1_err_ndrop = .true.`, E3SM's production setting).
-!! ln(S_c / S_max) is formed from squares, which saves square roots and one logarithm and moves the last digits only.
+!! SI units throughout. The arguments of `activate_modal_arg` are those of E3SM's routine in the refactored form
+!! (single updraft), and so are its early returns; the current form has one of them narrower, see `needs_first_mode`.
+!! Thresholds, transport coefficients, the weak-forcing and small-eta branches are E3SM's, with the corrected exponent
+!! of the first term of Eq. 6 (`fix_g1_err_ndrop = .true.`, E3SM's production setting). ln(S_c / S_max) is formed from
+!! squares, which saves square roots and one logarithm and moves the last digits only.
 !!
 !! Thread-safe: no module variables, no saved locals, no I/O, no stop. What holds local arrays is `recursive`, as some
 !! compilers would give them one place in memory otherwise.
@@ -27,6 +28,7 @@ module aerosol_activation_arg
   real(r8), parameter :: weak_forcing_ratio = 1.e5_r8
   real(r8), parameter :: weak_forcing_inverse_smax2 = 1.e40_r8  ! E3SM's S_max of 1e-20, as 1/S_max^2
   real(r8), parameter :: small_eta = 1.e-20_r8
+  real(r8), parameter :: least_smax = 1.e-120_r8            !! a prescribed one is lifted to it: squares stay finite
   real(r8), parameter :: default_max_updraft = 10._r8       !! m s-1, upper end of E3SM's updraft spectrum
 
   real(r8), parameter :: f_mode(num_modes) = 0.5_r8*exp(2.5_r8*ln_sigma_g**2)              ! Eq. 7
@@ -39,7 +41,7 @@ contains
 
   !> Activated fractions and fluxes of one grid point. `nmode` is 1 to 4; with any other value every output is NaN.
   pure recursive subroutine activate_modal_arg(w_in, wmaxf, tair, rhoair, na, nmode, volume, hygro, &
-      fn, fm, fluxn, fluxm, flux_fullact, smax_prescribed, smax_out)
+      fn, fm, fluxn, fluxm, flux_fullact, smax_prescribed, smax_out, needs_first_mode)
     real(r8), intent(in) :: w_in              !! updraft speed, m s-1
     real(r8), intent(in) :: wmaxf             !! largest updraft of the host, m s-1; enters through absent modes only
     real(r8), intent(in) :: tair              !! air temperature, K
@@ -55,8 +57,12 @@ contains
     real(r8), intent(out) :: flux_fullact     !! flux if everything activated, m s-1
     real(r8), intent(in), optional :: smax_prescribed  !! supersaturation to use in place of the scheme's own, 1
     real(r8), intent(out), optional :: smax_out        !! maximum supersaturation, 1; 0 after an early return
+    !> Where mode 1 has less than 1e-20 m-3, nothing activates (.true., E3SM's refactored form, the default), or only
+    !! if it is the one mode there is (.false., E3SM's current form).
+    logical, intent(in), optional :: needs_first_mode
 
     real(r8) :: zeta, eta(num_modes), smc2(num_modes), inverse_smax2, arg
+    logical :: first_mode_decides
     integer :: m
 
     fn = 0._r8
@@ -73,7 +79,9 @@ contains
       flux_fullact = quiet_nan()
       return
     end if
-    if (na(1) < negligible_number) return
+    first_mode_decides = .true.
+    if (present(needs_first_mode)) first_mode_decides = needs_first_mode .or. nmode == 1
+    if (first_mode_decides .and. na(1) < negligible_number) return
     if (w_in <= 0._r8) return
     if (present(smax_prescribed)) then
       if (smax_prescribed <= 0._r8) return
@@ -81,7 +89,7 @@ contains
 
     call forcing(w_in, wmaxf, tair, rhoair, nmode, na, volume, hygro, zeta, eta, smc2)
     if (present(smax_prescribed)) then
-      inverse_smax2 = 1._r8/smax_prescribed**2
+      inverse_smax2 = 1._r8/max(smax_prescribed, least_smax)**2
     else
       inverse_smax2 = inverse_square_supersaturation(nmode, zeta, eta, smc2)
     end if

@@ -40,7 +40,7 @@ def pointer(array):
     return array.ctypes.data_as(ctypes.c_void_p)
 
 
-def fortran_modal(library, updraft, tair, density, number, volume, kappa, max_updraft=10.0):
+def fortran_modal(library, updraft, tair, density, number, volume, kappa, max_updraft=10.0, needs_first_mode=True):
     """Every output of the point routine over (n,) states with (n, nmode) modes."""
     n, nmode = number.shape
     inputs = [np.ascontiguousarray(a, dtype=np.float64) for a in (updraft, tair, density, number, volume, kappa)]
@@ -48,7 +48,7 @@ def fortran_modal(library, updraft, tair, density, number, volume, kappa, max_up
     full, smax = np.empty(n), np.empty(n)
     library.c_activate_modal(
         n, nmode, pointer(inputs[0]), ctypes.c_double(max_updraft), *map(pointer, inputs[1:]),
-        *map(pointer, (fn, fm, fluxn, fluxm, full, smax)),
+        *map(pointer, (fn, fm, fluxn, fluxm, full, smax)), int(needs_first_mode),
     )  # fmt: skip
     return {"fn": fn, "fm": fm, "fluxn": fluxn, "fluxm": fluxm, "flux_fullact": full, "smax": smax}
 
@@ -106,6 +106,22 @@ def test_fluxes_are_fractions_times_updraft_and_zero_after_early_returns(library
     assert all((fortran[name][returned] == 0).all() for name in fortran)
 
 
+def test_without_a_first_mode_the_others_activate_where_the_host_wants_it_so(library):
+    states = host_states(5_000, seed=6)
+    states[3][:1000, 0] = 0.0
+    empty = (states[3][:, 0] < 1e-20) & (states[0] > 0)
+    fn, fm, smax = arg.activate_modal(*states, needs_first_mode=False)
+    fortran = fortran_modal(library, *states, needs_first_mode=False)
+    np.testing.assert_allclose(fortran["smax"], smax, rtol=32 * EPS, atol=0)
+    np.testing.assert_allclose(fortran["fn"], fn, rtol=0, atol=16 * EPS)
+    np.testing.assert_allclose(fortran["fm"], fm, rtol=0, atol=16 * EPS)
+    assert (fortran["fn"][empty, 1:] > 0.1).any(axis=1).mean() > 0.1
+    assert (fortran["flux_fullact"][empty] == states[0][empty]).all()
+    assert (fortran_modal(library, *states)["flux_fullact"][empty] == 0).all()
+    one = (*states[:3], *(np.ascontiguousarray(a[:, :1]) for a in states[3:]))
+    assert (fortran_modal(library, *one, needs_first_mode=False)["flux_fullact"][empty] == 0).all()
+
+
 @pytest.mark.parametrize("nmode", [1, 2, 3])
 def test_fewer_modes_equal_numpy_with_as_many(library, nmode, monkeypatch):
     states = host_states(5_000, seed=3)
@@ -139,6 +155,20 @@ def test_prescribed_supersaturation_equals_numpy(library):
         np.testing.assert_allclose(fn, expected_fn, rtol=0, atol=16 * EPS)
         np.testing.assert_allclose(fm, expected_fm, rtol=0, atol=16 * EPS)
         assert (fn > 0).any() == (prescribed > 0)
+
+
+def test_the_smallest_prescribed_supersaturation_raises_nothing_that_hosts_trap(library):
+    states = [np.ascontiguousarray(a) for a in host_states(1_000, seed=4)]
+    fn, fm = (np.full((1_000, 4), -7.0) for _ in range(2))
+    libm = ctypes.CDLL("libm.so.6")
+    for prescribed in (1e-100, 1e-160, np.finfo(float).tiny, np.nextafter(0.0, 1.0)):
+        libm.feclearexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)
+        library.c_activate_prescribed(
+            1_000, 4, ctypes.c_double(prescribed), *map(pointer, states), pointer(fn), pointer(fm)
+        )
+        assert libm.fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW) == 0
+        assert (fn == 0).all()
+        assert (fm == 0).all()
 
 
 def test_batched_number_equals_the_point_routine_and_leaves_the_other_columns(library):

@@ -11,8 +11,9 @@ module activation_c
 
 contains
 
-  subroutine c_activate_modal(n, nmode, w, wmax, t, rho, na, volume, hygro, fn, fm, fluxn, fluxm, full, smax) bind(c)
-    integer(c_int), value :: n, nmode
+  subroutine c_activate_modal(n, nmode, w, wmax, t, rho, na, volume, hygro, fn, fm, fluxn, fluxm, full, smax, &
+      needs_first_mode) bind(c)
+    integer(c_int), value :: n, nmode, needs_first_mode
     real(c_double), value :: wmax
     real(c_double), intent(in) :: w(n), t(n), rho(n), na(nmode, n), volume(nmode, n), hygro(nmode, n)
     real(c_double), intent(out) :: fn(nmode, n), fm(nmode, n), fluxn(nmode, n), fluxm(nmode, n), full(n), smax(n)
@@ -20,7 +21,7 @@ contains
 
     do i = 1, n
       call activate_modal_arg(w(i), wmax, t(i), rho(i), na(:, i), nmode, volume(:, i), hygro(:, i), &
-        fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i), smax_out=smax(i))
+        fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i), smax_out=smax(i), needs_first_mode=needs_first_mode /= 0)
     end do
   end subroutine c_activate_modal
 
