@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -51,11 +53,19 @@ def parser() -> argparse.ArgumentParser:
         "--tolerance", type=float, default=0.2, metavar="T", help="end within 1 + T times its best error (default: 0.2)"
     )
     add("--confidence", type=float, default=0.8, metavar="P", help="with this probability (default: 0.8)")
-    add("--max-cost", type=float, default=1.0, metavar="C", help="for at most this part of its cost (default: 1)")
+    add(
+        "--max-cost",
+        type=float,
+        default=1.0,
+        metavar="C",
+        help="for at most this part of its cost, in arithmetic and in worker time, with the same probability "
+        "(default: 1)",
+    )
     probe = p.add_argument_group("the probe")
     add = probe.add_argument
     add("--out", type=Path, default=Path("plan"), metavar="DIR", help="its folder (default: plan)")
     add("--probe-trials", type=int, default=24, metavar="N", help="networks (default: 24)")
+    add("--twice", type=int, metavar="N", help="of them trained twice, for the luck of seeds (default: a quarter)")
     add("--fractions", metavar="P,P", help="parts of the data (default: 1/64, 1/16, 1/4 of the reference)")
     add("--reference", type=float, default=1.0, metavar="P", help="part that stands for all the data (default: 1)")
     add("--workers", type=int, metavar="N", help="processes, of the probe and for predicted wall times")
@@ -97,7 +107,8 @@ def _before(args: argparse.Namespace, console: Console, stop) -> None:
 
     parts = rows_of(config, samples.num_samples, 1.0)
     fractions = _fractions(args) or default_fractions(parts.train.size + parts.validation.size, args.reference)
-    whole = args.probe_trials * (sum(fractions) + args.reference) / config.search.trials
+    twice = args.probe_trials // 4 if args.twice is None else args.twice
+    whole = (args.probe_trials * (sum(fractions) + args.reference) + twice * args.reference) / config.search.trials
     say(
         f"the probe costs about as much as {whole:.2g} of the full search ({config.search.trials:,} trials on all data)"
     )
@@ -107,6 +118,7 @@ def _before(args: argparse.Namespace, console: Console, stop) -> None:
         fractions=fractions,
         reference=args.reference,
         trials=args.probe_trials,
+        repeats=twice,
         devices=devices,
         stop=stop,
         say=say,
@@ -124,6 +136,8 @@ def _check(args: argparse.Namespace) -> None:
         raise SearchError(f"--reference is {args.reference}; expected a number above 0, at most 1")
     if args.probe_trials < 8:
         raise SearchError(f"--probe-trials is {args.probe_trials}; fewer than 8 say nothing about a search")
+    if args.twice is not None and not 0 <= args.twice <= args.probe_trials:
+        raise SearchError(f"--twice is {args.twice}; expected 0 to the number of networks, {args.probe_trials}")
 
 
 def _fractions(args: argparse.Namespace) -> tuple[float, ...] | None:
@@ -178,8 +192,8 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
     whole = "1" if probe.reference == 1.0 else f"1 (here {probe.reference:g} of the data)"
     table.add_row(whole, "", f"{probe.seconds[:, -1].mean():.3g}")
     console.print(table)
-    found = forecast(probe, trials, tolerance=args.tolerance)
-    chosen, sure = recommended(found, confidence=args.confidence, max_cost=args.max_cost)
+    found = forecast(probe, trials, tolerance=args.tolerance, max_cost=args.max_cost)
+    chosen, sure = recommended(found, confidence=args.confidence)
     hours = "GPU" if devices[0].startswith("cuda") else "core"
     table = _table(
         f"searches for {trials:,} trials' worth (cost against all of them on all data; intervals hold {LEVEL:.0%})",
@@ -187,7 +201,9 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         "p_subset",
         "trials",
         "top",
-        "cost",
+        "arithmetic",
+        f"{hours} time",
+        "the larger,\none search",
         f"{hours}-hours",
         f"wall time,\n{len(devices)} workers",
         "error above\nthe best",
@@ -199,30 +215,30 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
             f"{o.p_subset:.4g}",
             f"{o.trials:,}",
             str(o.top),
-            f"{o.cost:.3f}",
-            f"{o.seconds / 3600:.2g} ({o.seconds_low / 3600:.2g}-{o.seconds_high / 3600:.2g})",
+            f"{o.cost_flop:.3f}",
+            f"{o.cost_seconds:.3f}",
+            f"{o.cost_low:.3f}-{o.cost_high:.3f}",
+            f"{o.seconds / 3600:.2g}",
             duration(3600.0 * o.hours(len(devices))),
             f"{o.excess:.0%} ({o.excess_low:.0%}-{o.excess_high:.0%})",
             f"{o.within:.0%}",
         )
     whole = found.one_step_seconds
-    table.add_row("", "1", f"{trials:,}", "-", "1", f"{whole / 3600:.2g}", duration(whole / len(devices)), "0 %", "")
+    hours_shown = f"{whole / 3600:.2g}", duration(whole / len(devices))
+    table.add_row("", "1", f"{trials:,}", "-", "1", "1", "", *hours_shown, "0%", "")
     console.print(table)
     error, low, high = found.one_step_error
     lines = [
         f"recommended (*): p_subset = {chosen.p_subset:.4g}, trials = {chosen.trials:,}, top = {chosen.top} "
-        f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost:.1%} of the full search's cost.",
+        f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost_flop:.1%} of the full search's arithmetic "
+        f"and {chosen.cost_seconds:.1%} of its worker time; the larger of the two is {chosen.cost_low:.1%} to "
+        f"{chosen.cost_high:.1%} in a single search, as it happens to retrain small or large networks.",
         f"It should end within {args.tolerance:.0%} of the full search's best error with probability "
         f"{chosen.within:.0%}; typically {chosen.excess:.0%} above it ({LEVEL:.0%} interval {chosen.excess_low:.0%} to "
         f"{chosen.excess_high:.0%}).",
         f"The full search's best error itself: about {error:.2g} ({low:.2g} to {high:.2g}).",
     ]
-    if not sure:
-        lines.append(
-            f"That is less than the {args.confidence:.0%} asked for: the probe cannot promise it for at most "
-            f"{args.max_cost:.0%} of the cost. A larger probe (--probe-trials {2 * len(probe)}) narrows the intervals; "
-            "a larger --max-cost buys certainty."
-        )
+    lines += _doubts(args, chosen, sure, probe)
     if hazy:
         lines.append(
             f"Whether {', '.join(hazy)} of the data orders networks at all, the probe cannot tell: the interval of the "
@@ -238,10 +254,45 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         console.print(line, highlight=False, soft_wrap=True)
     wanted = {"trials": chosen.trials, "p_subset": chosen.p_subset, "top": chosen.top, "p_retrain": None, "rungs": ()}
     search = replace(config.search, **wanted)
+    told = {"recommended": vars(chosen) | {"cost": chosen.cost}, "full_search_error": found.one_step_error}
+    told |= {"trials": trials, "tolerance": args.tolerance, "max_cost": args.max_cost, "confidence": args.confidence}
+    (args.out / "plan.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     path = args.out / "plan.toml"
     tables = replace(config, search=search).to_dict()
     path.write_text(f"# As python -m hpo.plan recommends.\n\n{to_toml(tables)}", encoding="utf-8")
     console.print(f"\nnext:\n  python -m hpo.search --config {path}", highlight=False, soft_wrap=True)
+
+
+def _doubts(args: argparse.Namespace, chosen, sure: bool, probe) -> list[str]:
+    """What the user should know of the recommendation beside its numbers."""
+    lines = []
+    if chosen.affordable < args.confidence:
+        lines.append(
+            f"Nothing costs at most {args.max_cost:.0%} with the probability asked for ({args.confidence:.0%}): this "
+            f"is the cheapest, and does so with {chosen.affordable:.0%}."
+        )
+    if not sure and chosen.within < args.confidence:
+        lines.append(
+            f"That is less than the {args.confidence:.0%} asked for: the probe cannot promise it for at most "
+            f"{args.max_cost:.0%} of the cost. A larger probe (--probe-trials {2 * len(probe)}) narrows the intervals; "
+            "a larger --max-cost buys certainty."
+        )
+    ratios = probe.seed_ratios()
+    if len(ratios):
+        lines.append(
+            "Two trainings of one network on all data, with other seeds: the larger error was "
+            f"{np.median(ratios) - 1.0:.0%} above the smaller one in the median of {len(ratios)} networks, "
+            f"{ratios.max() - 1.0:.0%} at most. Whatever orders networks more finely than that orders luck."
+        )
+    else:
+        lines.append("Nothing was trained twice: the luck of seeds is left out, and the probabilities are too sure.")
+    if chosen.top < 3:
+        others = "no other" if chosen.top == 1 else "one other"
+        lines.append(
+            f"With top = {chosen.top}, a retraining that learns nothing, as one now and then does, leaves {others} to "
+            "fall back on; a larger --max-cost allows more."
+        )
+    return lines
 
 
 # -- after a search -------------------------------------------------------------------------------------------------

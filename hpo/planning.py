@@ -3,8 +3,15 @@
 A search of n trials is played many times over with configurations drawn from the probe's. A trial of the probe
 stands for its neighbourhood: a drawn one is put among its nearest neighbours (in ranks on every part of the data), so
 that how far step 1 can be trusted among the best is taken from the best, not from all. Ranks become errors through
-the quantiles of the probe, below its best trial by the power law that its better third follows. Around this, the
+the quantiles of the probe, below its best trial by the power law that its best sixth follows. Around this, the
 trials of the probe themselves are resampled, so that results come with the uncertainty of so few of them.
+
+Two trainings of one network end differently. The full search and the retraining of the planned one are two: how they
+differ is taken from the networks that the probe trained twice, so that a planned search that retrains the same networks
+need not end with the same errors.
+
+The size of a network is drawn with its errors, as one more rank, and becomes arithmetic and seconds through the sizes
+of the search space, which are known: what a search retrains costs what networks cost that are its best.
 """
 
 from __future__ import annotations
@@ -21,11 +28,12 @@ LEVEL = 0.9  # of all intervals of the plan
 _WORLDS = 100  # resamples of the probe's trials
 _GAMES = 8  # searches played in each
 _MOST_TRIALS = 10_000  # of a search that is played; a larger one is taken to end like this
-_TAIL_PART = 1.0 / 3.0
-# Fewer than three retrainings would stake all on the luck of a seed, of which a probe that trains everything once knows
-# nothing.
-TOPS = (3, 4, 5, 7, 10, 15, 20, 30, 50)
+# Errors flatten towards the best. Of 40 probes of 24 of the 100 networks that EXPERIMENTS.md has on all its data, the
+# best sixth foretold what the best of 50 come to; by the best third they came out too good by a fifth.
+_TAIL_PART = 1.0 / 6.0
+TOPS = (1, 2, 3, 4, 5, 7, 10, 15, 20, 30, 50)
 _TRIAL_PARTS = (1.0, 0.5, 0.25, 0.1)
+_LEAST_TRIALS = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +45,16 @@ class Outlook:
     p_subset : float
     trials, top : int
     seconds : float
-        Worker time of both steps, expected; `seconds_low`, `seconds_high` its interval.
+        Worker time of both steps, expected.
     longest : float
         Worker seconds of the longest retraining, expected: no number of workers makes a search shorter.
-    cost : float
-        `seconds` as a part of the one-step search that everything is compared with.
+    cost_flop, cost_seconds : float
+        Arithmetic and worker time of both steps, expected, as a part of the one-step search that everything is compared
+        with.
+    cost_low, cost_high : float
+        Interval of the larger of both, over single searches: their best differ in size.
+    affordable : float
+        Probability that both are at most what may be spent.
     excess : float
         How far the best error lies above that of the one-step search, as the median of all games: 0.1 is 10 % above.
         (A mean would be that of a few games that ended in a network which learned nothing.) `excess_low` and
@@ -54,14 +67,21 @@ class Outlook:
     trials: int
     top: int
     seconds: float
-    seconds_low: float
-    seconds_high: float
     longest: float
-    cost: float
+    cost_flop: float
+    cost_seconds: float
+    cost_low: float
+    cost_high: float
+    affordable: float
     excess: float
     excess_low: float
     excess_high: float
     within: float
+
+    @property
+    def cost(self) -> float:
+        """The larger of both."""
+        return max(self.cost_flop, self.cost_seconds)
 
     def hours(self, workers: int) -> float:
         """Wall time on so many workers, at best."""
@@ -94,6 +114,7 @@ def forecast(
     trials: int,
     *,
     tolerance: float,
+    max_cost: float = 1.0,
     tops: Sequence[int] = TOPS,
     worlds: int = _WORLDS,
     seed: int = 0,
@@ -107,6 +128,8 @@ def forecast(
         Of the full search.
     tolerance : float
         0.2: within 20 % of the one-step search's best error.
+    max_cost : float
+        What may be spent, as a part of the one-step search.
     tops : sequence of int
         Increasing.
     worlds : int
@@ -119,72 +142,99 @@ def forecast(
     """
     rng = np.random.default_rng(seed)
     n = min(trials, _MOST_TRIALS)
-    counts = sorted({max(min(n, 2 * tops[0]), round(part * n)) for part in _TRIAL_PARTS})
+    counts = sorted({min(n, max(_LEAST_TRIALS, round(part * n))) for part in _TRIAL_PARTS})
     rows_of = {}  # of each part and number of trials, the numbers of retrainings
     settings = []
     for k in range(len(probe.fractions)):
         for count in counts:
-            allowed = [top for top in tops if top <= max(tops[0], count // 2) and top <= count]
+            allowed = [top for top in tops if top <= max(tops[0], count // 2)]
             rows_of[k, count] = len(settings), np.array(allowed)
             settings += [(k, count, top) for top in allowed]
     excess = np.empty((len(settings), worlds, _GAMES))
-    seconds, longest = np.empty_like(excess), np.empty_like(excess)
-    full_error, full_seconds = np.empty((worlds, _GAMES)), np.empty((worlds, _GAMES))
+    longest = np.empty_like(excess)
+    spent = np.empty((2, *excess.shape))  # arithmetic and seconds
+    full_error, full_spent = np.empty((worlds, _GAMES)), np.empty((2, worlds, _GAMES))
     for world in range(worlds):
         rows = rng.integers(0, len(probe), len(probe))
-        errors, times = probe.errors[rows], probe.seconds[rows]
-        times = times * (probe.mean_weight / probe.weights[rows].mean())
+        errors, pairs = probe.errors[rows], _pairs(probe, rows, rng)
         for game in range(_GAMES):
-            drawn, source = _population(errors, n, rng)
-            last, paid = drawn[:, -1], times[source]
-            full_error[world, game] = last.min()
-            full_seconds[world, game] = paid[:, -1].sum()
+            drawn, size, source = _population(errors, pairs, probe.sizes[rows, 0], n, rng)
+            paid = _paid(probe, rows[source], size, rng)
+            full, last = drawn[:, -2], drawn[:, -1]
+            full_error[world, game] = full.min()
+            full_spent[:, world, game] = paid[:, :, -1].sum(axis=1)
             for (k, count), (first, allowed) in rows_of.items():
                 best = np.argpartition(drawn[:count, k], allowed[-1] - 1)[: allowed[-1]]
                 best = best[np.argsort(drawn[best, k])]
                 at = slice(first, first + len(allowed)), world, game
                 excess[at] = np.minimum.accumulate(last[best])[allowed - 1] / full_error[world, game] - 1.0
-                longest[at] = np.maximum.accumulate(paid[best, -1])[allowed - 1]
-                seconds[at] = paid[:count, k].sum() + np.cumsum(paid[best, -1])[allowed - 1]
-    scale = trials / n
-    one_step = float(full_seconds.mean()) * scale
+                longest[at] = np.maximum.accumulate(paid[1, best, -1])[allowed - 1]
+                step1 = paid[:, :count, k].sum(axis=1) * (trials / n if count == n else 1.0)
+                spent[:, *at] = step1[:, None] + np.cumsum(paid[:, best, -1], axis=1)[:, allowed - 1]
+    one_step = full_spent * (trials / n)
+    share = (spent / one_step[:, None]).max(axis=0)
+    low, high = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     outlooks = []
     for j, (k, count, top) in enumerate(settings):
-        cost = seconds[j] * scale if count == n else seconds[j]
+        arithmetic, seconds = spent[:, j]
         typical = np.median(excess[j], axis=1)
         outlooks.append(
             Outlook(
                 p_subset=float(probe.fractions[k] / probe.reference),
                 trials=trials if count == n else count,
                 top=top,
-                seconds=float(cost.mean()),
-                seconds_low=float(np.quantile(cost.mean(axis=1), (1 - LEVEL) / 2)),
-                seconds_high=float(np.quantile(cost.mean(axis=1), (1 + LEVEL) / 2)),
+                seconds=float(seconds.mean()),
                 longest=float(longest[j].mean()),
-                cost=float(cost.mean()) / one_step,
+                cost_flop=float((arithmetic / one_step[0]).mean()),
+                cost_seconds=float((seconds / one_step[1]).mean()),
+                cost_low=float(np.quantile(share[j], low)),
+                cost_high=float(np.quantile(share[j], high)),
+                affordable=float((share[j] <= max_cost).mean()),
                 excess=float(np.median(excess[j])),
-                excess_low=float(np.quantile(typical, (1 - LEVEL) / 2)),
-                excess_high=float(np.quantile(typical, (1 + LEVEL) / 2)),
+                excess_low=float(np.quantile(typical, low)),
+                excess_high=float(np.quantile(typical, high)),
                 within=float((excess[j] <= tolerance).mean()),
             )
         )
     of_worlds = full_error.mean(axis=1)
-    interval = np.quantile(of_worlds, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    interval = np.quantile(of_worlds, (low, high))
     return Forecast(
-        outlooks=sorted(outlooks, key=lambda o: (o.seconds, o.top)),
-        one_step_seconds=one_step,
+        outlooks=sorted(outlooks, key=lambda o: (o.cost, o.top)),
+        one_step_seconds=float(one_step[1].mean()),
         one_step_error=(float(of_worlds.mean()), float(interval[0]), float(interval[1])),
         trials=trials,
     )
 
 
-def _population(errors_NF: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Errors (count, F) of configurations like the given ones, and which of those each is like."""
+def _pairs(probe: Probe, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Errors (N, 2) of two trainings on the reference, of the probe's `rows`.
+
+    A network that was trained once gets a second error that differs from its first as those of some other do. Which of
+    two trainings came first says nothing: they change places at random.
+    """
+    first, second = probe.errors[rows, -1], probe.again[rows]
+    ratios = probe.seed_ratios()
+    if len(ratios) == 0:
+        return np.column_stack([first, first])
+    some = rng.choice(ratios, len(rows)) ** rng.choice((-1.0, 1.0), len(rows))
+    pairs = np.column_stack([first, np.where(np.isfinite(second), second, first * some)])
+    return rng.permuted(pairs, axis=1)
+
+
+def _population(
+    errors_NF: np.ndarray, pairs_N2: np.ndarray, size_N: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Configurations like the given ones: errors (count, F + 1), ranks by size (from 0), and which each is like.
+
+    Errors are those on the parts, and of two trainings on the reference: `pairs_N2` gives the ranks of these, the last
+    of `errors_NF` what errors they stand for.
+    """
     n, parts = errors_NF.shape
-    ranks = np.column_stack([stats.rankdata(e) for e in errors_NF.T])
+    ranks = np.column_stack([stats.rankdata(e) for e in (*errors_NF[:, :-1].T, *pairs_N2.T, size_N)])
     scores = stats.norm.ppf((ranks - 0.5) / n)
     near = max(3, n // 6)
-    distance = ((scores[:, None, :] - scores[None, :, :]) ** 2).sum(axis=2)
+    known = scores[:, :parts]  # neighbours are alike in all but size and the luck of a second training
+    distance = ((known[:, None, :] - known[None, :, :]) ** 2).sum(axis=2)
     neighbours = np.argsort(distance, axis=1, kind="stable")[:, :near]
     source = rng.integers(0, n, count)
     first = rng.integers(0, near, count)
@@ -193,16 +243,29 @@ def _population(errors_NF: np.ndarray, count: int, rng: np.random.Generator) -> 
     # a difference of two neighbours has twice the variance of one: halved, the spread is that of the neighbourhood
     drawn = scores[source] + rng.standard_normal((count, 1)) * (scores[a] - scores[b]) * np.sqrt(0.5)
     drawn = drawn + 1e-9 * rng.standard_normal((count, 1))  # no ties: a trial may be there twice
-    found = np.empty_like(drawn)
-    places = (np.arange(count) + rng.random(count)) / count
-    for k in range(parts):
-        order = np.argsort(drawn[:, k])
-        found[order, k] = _quantiles(errors_NF[:, k], np.sort(places))
-    return found, source
+    found = np.empty((count, parts + 1))
+    places = np.sort((np.arange(count) + rng.random(count)) / count)
+    for k in range(parts + 1):
+        found[np.argsort(drawn[:, k]), k] = _quantiles(errors_NF[:, min(k, parts - 1)], places)
+    size = np.empty(count, int)
+    size[np.argsort(drawn[:, -1])] = np.arange(count)
+    return found, size, source
+
+
+def _paid(probe: Probe, source: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Arithmetic and seconds (2, N, F + 1) of trainings of networks like the probe's `source`, of those ranks by size.
+
+    The sizes are random ones of the search space. A network costs what its source did, times the ratio of what the two
+    should cost: it trains for as many epochs, and as slowly for its size.
+    """
+    space = probe.space_sizes[rng.integers(0, len(probe.space_sizes), len(source))]
+    space = space[np.argsort(space[:, 0], kind="stable")][size]
+    ratio = (space / probe.sizes[source]).T
+    return np.stack([probe.flop[source], probe.seconds[source]]) * ratio[:, :, None]
 
 
 def _quantiles(errors: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Errors at quantiles u: interpolated between those given, below them by a power law of the better third."""
+    """Errors at quantiles u: interpolated between those given, below them by a power law of the best sixth."""
     y, n = np.log(np.sort(errors)), len(errors)
     x = np.log((np.arange(n) + 0.5) / n)
     tail = max(4, round(_TAIL_PART * n))
@@ -211,29 +274,29 @@ def _quantiles(errors: np.ndarray, u: np.ndarray) -> np.ndarray:
     return np.exp(np.where(v < x[0], y[0] + slope * (v - x[0]), np.interp(v, x, y)))
 
 
-def recommended(found: Forecast, *, confidence: float, max_cost: float) -> tuple[Outlook, bool]:
-    """The cheapest setting that probably ends within the tolerance; else the likeliest for that money.
+def recommended(found: Forecast, *, confidence: float) -> tuple[Outlook, bool]:
+    """The cheapest setting that probably ends within the tolerance; else the likeliest that is probably affordable.
 
     Parameters
     ----------
     found : Forecast
     confidence : float
-        Probability that is wanted.
-    max_cost : float
-        As a part of the one-step search.
+        Probability that is wanted, of either.
 
     Returns
     -------
     Outlook, bool
-        The setting, and whether it has the probability that is wanted.
+        The setting, and whether it has the probabilities that are wanted.
     """
-    allowed = [o for o in found.outlooks if o.cost <= max_cost] or found.outlooks[:1]
-    sure = [o for o in allowed if o.within >= confidence]
+    affordable = [o for o in found.outlooks if o.affordable >= confidence]
+    sure = [o for o in affordable if o.within >= confidence]
     if sure:
-        return min(sure, key=lambda o: o.seconds), True
-    most = max(o.within for o in allowed)
+        return min(sure, key=lambda o: o.cost), True
+    if not affordable:
+        return found.outlooks[0], False
+    most = max(o.within for o in affordable)
     # probabilities come from some hundreds of games: those within 2 % of the largest are equal
-    return min((o for o in allowed if o.within >= most - 0.02), key=lambda o: o.seconds), False
+    return min((o for o in affordable if o.within >= most - 0.02), key=lambda o: o.cost), False
 
 
 def alternatives(found: Forecast, chosen: Outlook, count: int = 12) -> list[Outlook]:
@@ -243,8 +306,6 @@ def alternatives(found: Forecast, chosen: Outlook, count: int = 12) -> list[Outl
         if o is chosen or not front or o.within > max(f.within for f in front):
             front.append(o)
     while len(front) > count:
-        gaps = [
-            (front[k + 1].seconds / front[k - 1].seconds, k) for k in range(1, len(front) - 1) if front[k] is not chosen
-        ]
+        gaps = [(front[k + 1].cost / front[k - 1].cost, k) for k in range(1, len(front) - 1) if front[k] is not chosen]
         front.pop(min(gaps)[1])
     return front

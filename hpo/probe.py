@@ -2,26 +2,29 @@
 
 The probe's folder holds `probe.json`, and for every part a folder of records as the search writes them:
 `p-<part>/step1`, trained as step 1 would, and `reference/step2`, trained as step 2 would, on all the data or the
-largest part asked for. The trials are the first random draws from the space of the search.
+largest part asked for. The trials are the first random draws from the space of the search. Those that the largest part
+ranks best, which a search would retrain, are trained once more on the reference with other seeds (`again/step2`): how
+far two trainings of one network differ is the finest order that any part of the data could find.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from emulator.mlp import MLPSpec
 from emulator.records import read_folder
 from hpo.config import Config, differences
 from hpo.errors import SearchError
+from hpo.statistics import completed
 
-SCHEMA = 1
+SCHEMA = 2
 # Parts probed unless asked otherwise: each four times the one before, where that leaves enough samples to train on.
 FRACTIONS = (1 / 1024, 1 / 256, 1 / 64, 1 / 16, 1 / 4)
 MOST_FRACTIONS = 3
@@ -39,12 +42,15 @@ class Probe:
     fractions : (F,)
         Parts of the data, increasing; the reference is not among them.
     reference : float
-    errors, seconds : (N, F + 1)
-        Validation MSE and worker seconds of each trial on each part; the last column is the reference.
-    weights : (N,)
-        Proportional to what each trial should cost.
-    mean_weight : float
-        The same, on average over the search space.
+    errors, seconds, flop : (N, F + 1)
+        Validation MSE, worker seconds and arithmetic of each trial on each part; the last column is the reference.
+    again : (N,)
+        Validation MSE of a second training on the reference, NaN for trials that had none.
+    sizes : (N, 2)
+        What each should cost on the reference if it ran all its epochs: arithmetic, and something proportional to
+        seconds.
+    space_sizes : (D, 2)
+        The same of random draws from the search space.
     failed : int
         Trials that failed on some part.
     """
@@ -53,12 +59,19 @@ class Probe:
     reference: float
     errors: np.ndarray
     seconds: np.ndarray
-    weights: np.ndarray
-    mean_weight: float
+    flop: np.ndarray
+    again: np.ndarray
+    sizes: np.ndarray
+    space_sizes: np.ndarray
     failed: int
 
     def __len__(self) -> int:
         return len(self.errors)
+
+    def seed_ratios(self) -> np.ndarray:
+        """The larger error divided by the smaller one, of each network that was trained twice on the reference."""
+        twice = np.isfinite(self.again)
+        return np.exp(np.abs(np.log(self.again[twice] / self.errors[twice, -1])))
 
 
 def default_fractions(num_samples: int, reference: float) -> tuple[float, ...]:
@@ -85,6 +98,7 @@ def run_probe(
     fractions: Sequence[float],
     reference: float,
     trials: int,
+    repeats: int,
     devices: list[str],
     stop,
     say: Callable[[str], None],
@@ -102,6 +116,8 @@ def run_probe(
     reference : float
         The part that stands for all the data.
     trials : int
+    repeats : int
+        How many of them are trained twice on the reference.
     devices : list of str
         Of each worker.
     stop : hpo.stop.StopSignals
@@ -120,21 +136,45 @@ def run_probe(
     samples = open_samples(config.data)
     checksum = samples.checksum()
     config = staged(config, _description(folder), checksum)
-    parts = _check(folder, config, checksum, sorted(fractions), reference, trials)
-    for part in (*parts, reference):
-        step, place = (2, "reference") if part == reference else (1, f"p-{part:g}")
-        done = {r["trial"] for r in read_folder(folder / place / f"step{step}", curves=False)}
-        if set(range(trials)) <= done:
-            continue
-        _run_part(folder, place, step, config, samples, checksum, part, trials, devices, stop, say)
+    parts = _check(folder, config, samples, checksum, sorted(fractions), reference, trials)
+    shared = folder, config, samples, checksum, devices, stop, say
+    for part in parts:
+        _run_part(f"p-{part:g}", 1, part, range(trials), config.search.seed, *shared)
+    _run_part("reference", 2, reference, range(trials), config.search.seed, *shared)
+    promising = completed(read_folder(folder / f"p-{parts[-1]:g}" / "step1", curves=False))[:repeats]
+    _run_part("again", 2, reference, [r["trial"] for r in promising], _other_seed(config), *shared)
     shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
-def _run_part(folder, place, step, config, samples, checksum, part, trials, devices, stop, say) -> None:
+def _other_seed(config: Config) -> int:
+    from hpo.space import torch_seed
+
+    return torch_seed(config.search.seed, 0, "probe again")
+
+
+def _run_part(
+    place: str,
+    step: int,
+    part: float,
+    trials: Iterable[int],
+    seed: int,
+    folder: Path,
+    config: Config,
+    samples,
+    checksum: str,
+    devices: list[str],
+    stop,
+    say,
+) -> None:
+    """Train those of the trials that have no record yet; `seed` is that of weights and order, not of configurations."""
+    done = {r["trial"] for r in read_folder(folder / place / f"step{step}", curves=False)}
+    if set(trials) <= done:
+        return
     # the worker processes and PyTorch only when there is something to train
     from hpo.members import Crew, Member
     from hpo.once import Once
     from hpo.run import prepare_steps
+    from hpo.space import Space
     from hpo.trial import StudyContext, Task
     from hpo.workers import Pool
 
@@ -147,17 +187,16 @@ def _run_part(folder, place, step, config, samples, checksum, part, trials, devi
         prepared = prepare_steps(folder / "cache", config, samples, checksum, say)
         context = StudyContext(
             folder=home,
-            config=config,
+            config=replace(config, search=replace(config.search, seed=seed)),
             prepared={1: prepared[1], 2: prepared[1]},  # the reference trains as step 2 does, on its own part
             input_columns=samples.input_columns,
             output_columns=samples.output_columns,
             provenance={"probe": folder.resolve().name},
         )
-        space = context.space
-        tasks = [
-            Task(step=step, trial=k, flop=1.0, extra={"subset": part}, params=space.draw(k)) for k in range(trials)
-        ]
-        say(f"probing {trials} networks on {part:.4g} of the data ({prepared[1].num_train:,} to train on)")
+        space = Space(config)
+        tasks = [Task(step=step, trial=k, flop=1.0, extra={"subset": part}, params=space.draw(k)) for k in trials]
+        again = ", once more with other seeds" if place == "again" else ""
+        say(f"probing {len(tasks)} networks on {part:.4g} of the data ({prepared[1].num_train:,} to train on){again}")
         pool = Pool(context, devices, name=member.name, stop=stop)
         ends.callback(pool.close)
         pool.run(Once(tasks, home, crew), step)
@@ -165,7 +204,9 @@ def _run_part(folder, place, step, config, samples, checksum, part, trials, devi
         shutil.rmtree(home / f"step{step}" / rest, ignore_errors=True)
 
 
-def _check(folder: Path, config: Config, checksum: str, fractions, reference: float, trials: int) -> list[float]:
+def _check(
+    folder: Path, config: Config, samples, checksum: str, fractions: Sequence[float], reference: float, trials: int
+) -> list[float]:
     """Note what the probe is, or refuse to go on with another; gives its fractions."""
     path, old = folder / "probe.json", _description(folder)
     tables = config.to_dict()
@@ -189,6 +230,8 @@ def _check(folder: Path, config: Config, checksum: str, fractions, reference: fl
         "fractions": list(fractions),
         "reference": reference,
         "trials": trials,
+        "columns": [len(samples.input_columns), len(samples.output_columns)],
+        "rows": {f"{p:g}": _rows(config, samples, p) for p in (*fractions, reference)},
     }
     temporary = path.with_name(".probe.json")
     temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -196,9 +239,22 @@ def _check(folder: Path, config: Config, checksum: str, fractions, reference: fl
     return list(fractions)
 
 
+def _rows(config: Config, samples, part: float) -> list[int]:
+    """Training and validation samples."""
+    from hpo.prepare import rows_of
+
+    rows = rows_of(config, samples.num_samples, part)
+    return [rows.train.size, rows.validation.size]
+
+
 def _description(folder: Path) -> dict | None:
     path = folder / "probe.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if found is not None and found["schema"] != SCHEMA:
+        raise SearchError(
+            f"{path} has schema {found['schema']}, this version writes {SCHEMA}; give another --out for a new probe"
+        )
+    return found
 
 
 def read_probe(folder: Path) -> Probe:
@@ -220,30 +276,48 @@ def read_probe(folder: Path) -> Probe:
     if len(whole) < 4:
         raise SearchError(f"the probe in {folder} has {len(whole)} trials that finished on every part; expected 4")
     config = Config.from_dict(description["config"], str(path))
+    second = {r["trial"]: r["validation_mse"] for r in completed(read_folder(folder / "again/step2", curves=False))}
+    from hpo.space import Space
+    from hpo.train import training_flop
+
+    space, size = Space(config), _Size(description)
+    rows = [description["rows"][f"{p:g}"] for p in (*fractions, description["reference"])]
+    flop = [
+        [training_flop(size.spec(p[t]["hidden"]), *of, p[t]["epochs"]) for of, p in zip(rows, by_part, strict=True)]
+        for t in whole
+    ]
     return Probe(
         fractions=np.array(fractions),
         reference=description["reference"],
         errors=np.array([[p[t]["validation_mse"] for p in by_part] for t in whole]),
         seconds=np.array([[p[t]["seconds"] for p in by_part] for t in whole]),
-        weights=np.array([_weight(r["hidden"], r["train"]["max_epochs"]) for r in map(by_part[-1].get, whole)]),
-        mean_weight=_mean_weight(config),
+        flop=np.array(flop),
+        again=np.array([second.get(t, np.nan) for t in whole]),
+        sizes=np.array([size(space, by_part[-1][t]["params"]) for t in whole]),
+        space_sizes=np.array([size(space, space.draw(trial)) for trial in range(_DRAWS)]),
         failed=len(common) - len(whole),
     )
 
 
-# A layer's step costs some 50 us beside its arithmetic, which is that of so many weights and 256 samples.
-_LAYER_WEIGHTS = 2000.0
 _DRAWS = 2000
 
 
-def _mean_weight(config: Config) -> float:
-    from hpo.space import Space
+class _Size:
+    """What a training on the reference should cost if it runs all its epochs."""
 
-    space = Space(config)
-    drawn = [space.draw(trial) for trial in range(_DRAWS)]
-    return float(np.mean([_weight(space.hidden(p), space.recipe(p, 2).max_epochs) for p in drawn]))
+    def __init__(self, description: dict):
+        self._rows = description["rows"][f"{description['reference']:g}"]
+        self._columns = description["columns"]
 
+    def spec(self, hidden: Sequence[int]) -> MLPSpec:
+        inputs, outputs = self._columns
+        return MLPSpec(num_inputs=inputs, hidden=tuple(hidden), num_outputs=outputs)
 
-def _weight(hidden: Sequence[int], epochs: int) -> float:
-    """Inputs and outputs, few of them, are left out."""
-    return epochs * (sum(a * b for a, b in itertools.pairwise(hidden)) + _LAYER_WEIGHTS * (len(hidden) + 2))
+    def __call__(self, space, params) -> tuple[float, float]:
+        """Arithmetic, and that with what small layers cost beyond it."""
+        from hpo.train import training_flop
+        from hpo.trial import overhead_flop
+
+        hidden, recipe = space.hidden(params), space.recipe(params, 2)
+        arithmetic = training_flop(self.spec(hidden), *self._rows, recipe.max_epochs)
+        return arithmetic, arithmetic + overhead_flop(hidden, recipe, self._rows[0])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,13 +99,18 @@ class StudyContext:
     def flop(self, space: Space, params: Mapping[str, object], step: int) -> float:
         """Arithmetic of a trial if it runs all its epochs, plus what small layers cost beyond their arithmetic."""
         spec, recipe, data = self.spec(space, params), space.recipe(params, step), self.prepared[step]
-        steps = -(-data.num_train // recipe.batch_size) * recipe.max_epochs
-        overhead = _OVERHEAD_FLOP * steps * (len(spec.hidden) + 2)
-        return training_flop(spec, data.num_train, data.num_validation, recipe.max_epochs) + overhead
+        arithmetic = training_flop(spec, data.num_train, data.num_validation, recipe.max_epochs)
+        return arithmetic + overhead_flop(spec.hidden, recipe, data.num_train)
 
 
 # A step costs about 50 us per layer however narrow (measured, one core that does 60 GFLOP/s in such layers).
 _OVERHEAD_FLOP = 3e6
+
+
+def overhead_flop(hidden: Sequence[int], recipe: Recipe, num_train: int) -> float:
+    """What the layers of a training of all its epochs cost beyond their arithmetic, as arithmetic."""
+    steps = -(-num_train // recipe.batch_size) * recipe.max_epochs
+    return _OVERHEAD_FLOP * steps * (len(hidden) + 2)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ HERE = Path(__file__).parent
 PARTS = (1.0, 0.5, 0.25, 0.05, 0.005)  # p_subset of the projects of experiment (a)
 SIZES = (0.05, 0.2, 0.8)  # parts of the samples that experiment (d) takes for all the data
 SEEDS = (1, 2, 3)
+MOST_COST = 0.1  # of the search that is planned, as a part of the full one
 _ALGORITHM_SUBSET, _ALGORITHM_TOP = 0.25, 5
 
 
@@ -132,12 +133,26 @@ def light(machine: Machine) -> None:
 
 
 def plan(machine: Machine) -> None:
-    """The plan: a probe, the search that it recommends for at most a tenth of the cost, and what it is held against."""
-    projects(machine, parts=(1.0,))
-    tables = settings(machine, "projects.toml", p_subset=1.0)
-    config = machine.out / "plan.toml"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(to_toml(tables), encoding="utf-8")
-    probe = machine.out / "plan"
-    command(machine, "hpo.plan", "--config", config, "--out", probe, "--max-cost", "0.1")
-    command(machine, "hpo.search", "--config", probe / "plan.toml", "--out", machine.out / "planned", "--quiet")
+    """The plan: a probe, the search that it recommends for at most a tenth of the cost, and what it is held against.
+
+    With several seeds, of the split and of the space: other networks, other parts of the samples.
+    """
+    for seed in SEEDS:
+        home = planned(machine, seed)
+        home.mkdir(parents=True, exist_ok=True)
+        search(machine, full(machine, seed), settings(machine, "projects.toml", p_subset=1.0, seed=seed))
+        config = home / "full.toml"
+        config.write_text(to_toml(settings(machine, "projects.toml", p_subset=1.0, seed=seed)), encoding="utf-8")
+        command(machine, "hpo.plan", "--config", config, "--out", home / "probe", "--max-cost", MOST_COST)
+        command(machine, "hpo.search", "--config", home / "probe/plan.toml", "--out", home / "search", "--quiet")
+
+
+def planned(machine: Machine, seed: int) -> Path:
+    """Folder of what belongs to one plan."""
+    return machine.out / "plan" / f"seed-{seed}"
+
+
+def full(machine: Machine, seed: int) -> Path:
+    """Folder of the search that a plan is to match: the project on all the data, if it has that seed."""
+    tables = settings(machine, "projects.toml")
+    return machine.project(1.0) if seed == tables["search"]["seed"] else planned(machine, seed) / "full"

@@ -1,5 +1,6 @@
 """What a search should look like: probes with a known answer, a real one, and reviews of studies made by hand."""
 
+import json
 import tomllib
 from dataclasses import replace
 
@@ -18,13 +19,18 @@ from tests.python.study_cases import append, describe, make_config, make_record
 
 def probe(noise, *, trials=30, seed=0):
     """Log errors on parts 0.01 and 0.1 of the data are those on all of it plus normal noise of that size; a trial
-    costs 1, 10 and 100 seconds."""
+    costs 1, 10 and 100 seconds, and a billion times that in arithmetic; none was trained twice."""
     rng = np.random.default_rng(seed)
     true = rng.normal(size=trials)
     logs = np.column_stack([true + noise[k] * rng.normal(size=trials) for k in range(2)] + [true])
-    seconds = np.tile([1.0, 10.0, 100.0], (trials, 1))
-    ones = np.ones(trials)
-    return Probe(np.array([0.01, 0.1]), 1.0, np.exp(logs), seconds, ones, 1.0, 0)
+    return known_probe([0.01, 0.1], np.exp(logs), np.tile([1.0, 10.0, 100.0], (trials, 1)))
+
+
+def known_probe(fractions, errors, seconds, **more):
+    """Arithmetic in proportion to seconds, all networks of one size."""
+    ones = np.ones((len(errors), 2))
+    known = {"flop": 1e9 * seconds, "again": np.full(len(errors), np.nan), "sizes": ones, "space_sizes": ones}
+    return Probe(fractions=np.array(fractions), reference=1.0, errors=errors, seconds=seconds, failed=0, **known | more)
 
 
 def forecast(*arguments, **more):
@@ -42,8 +48,9 @@ def test_a_part_that_orders_networks_as_all_the_data_do_is_enough_with_one_retra
     assert one.excess == pytest.approx(0.0, abs=1e-9) and one.within == 1.0
     assert one.seconds == pytest.approx(100 * 1.0 + 100.0) and one.cost == pytest.approx(0.02)
     assert found.one_step_seconds == pytest.approx(100 * 100.0)
+    assert one.cost_flop == one.cost_seconds == pytest.approx(0.02) == one.cost_low == one.cost_high
     assert one.hours(1000) == pytest.approx(100.0 / 3600), "not faster than its longest retraining"
-    chosen, sure = recommended(found, confidence=0.8, max_cost=1.0)
+    chosen, sure = recommended(found, confidence=0.8)
     assert sure and chosen.p_subset == 0.01 and chosen.cost <= one.cost
 
 
@@ -52,45 +59,101 @@ def test_a_part_that_says_nothing_is_not_recommended_and_a_better_one_is():
     blind, sharp = setting(found, 0.01, 100, 2), setting(found, 0.1, 100, 2)
     assert blind.within < 0.2 and blind.excess > 0.5
     assert sharp.within > 0.9
-    chosen, sure = recommended(found, confidence=0.8, max_cost=1.0)
+    chosen, sure = recommended(found, confidence=0.8)
     assert sure and chosen.p_subset == 0.1
     assert blind.excess_high - blind.excess_low > sharp.excess_high - sharp.excess_low
 
 
 def test_what_cannot_be_had_for_the_money_is_said_to_be_unsure():
-    found = forecast(probe((50.0, 0.05)), 100, tolerance=0.2)
-    chosen, sure = recommended(found, confidence=0.8, max_cost=0.05)
-    assert not sure and chosen.cost <= 0.05
+    found = forecast(probe((50.0, 0.05)), 100, tolerance=0.2, max_cost=0.05)
+    chosen, sure = recommended(found, confidence=0.8)
+    assert not sure and chosen.cost <= 0.05 and chosen.affordable == 1.0
+    nothing, sure = recommended(forecast(probe((0.0, 0.0)), 100, tolerance=0.2, max_cost=1e-4), confidence=0.8)
+    assert not sure and nothing.affordable == 0.0 and (nothing.trials, nothing.top) == (10, 1), "the cheapest of all"
+
+
+def sized(order, space, **more):
+    """Sixty networks of sizes from 1 to 9, which are their costs on all the data, a hundredth of it on 0.01; `order`
+    gives their errors, which the part and all the data agree on."""
+    size = np.linspace(1.0, 9.0, 60)
+    errors = np.exp(order(size))
+    sizes, space = (np.column_stack([s, s]) for s in (size, space))
+    more = {"sizes": sizes, "space_sizes": space} | more
+    return known_probe([0.01], np.column_stack([errors, errors]), size[:, None] * [0.01, 1.0], **more)
+
+
+UNIFORM = np.linspace(1.0, 9.0, 1000)  # 5 on average
+
+
+def test_what_is_retrained_costs_what_networks_cost_that_are_the_best():
+    """Two of a hundred, of which the largest have size 8.9 and the smallest 1.1 (expected extremes of 100 draws)."""
+    large = setting(forecast(sized(lambda s: -s, UNIFORM), 100, tolerance=0.2), 0.01, 100, 2)
+    assert large.cost == pytest.approx(0.01 + 2 * 8.9 / 500.0, rel=0.05)  # the games' draws of sizes: sum within 5 %
+    small = setting(forecast(sized(lambda s: s, UNIFORM), 100, tolerance=0.2), 0.01, 100, 2)
+    assert small.cost == pytest.approx(0.01 + 2 * 1.1 / 500.0, rel=0.1)
+
+
+def test_costs_follow_the_space_where_the_probe_drew_small_networks():
+    space = 3.0 * UNIFORM
+    found = forecast(sized(lambda s: -s, space), 100, tolerance=0.2)
+    assert found.one_step_seconds == pytest.approx(100 * 15.0, rel=0.05)
+    assert setting(found, 0.01, 100, 2).cost == pytest.approx(0.01 + 2 * 8.9 / 500.0, rel=0.05)
+
+
+def test_what_may_be_spent_binds_in_arithmetic_and_in_seconds_whichever_is_more():
+    same = probe((0.0, 0.0))
+    skewed = replace(same, flop=same.flop * [1.0, 1.0, 0.1])  # 1, 10, 10: step 1 is dearer by arithmetic
+    one = setting(forecast(skewed, 100, tolerance=0.2, max_cost=0.05), 0.01, 100, 1)
+    assert one.cost_seconds == pytest.approx(0.02) and one.cost_flop == pytest.approx(0.11)
+    assert one.cost == one.cost_flop and one.affordable == 0.0
+
+
+def test_a_single_search_may_cost_more_than_is_expected_of_it_and_that_counts():
+    """Errors that know nothing of size: the one retrained has any, so that its cost is 0.01 + (1 to 9) / 500."""
+    noise = np.random.default_rng(0).normal(size=60)
+    found = forecast(sized(lambda s: noise, UNIFORM), 100, tolerance=0.2, max_cost=0.02, worlds=100)
+    one = setting(found, 0.01, 100, 1)
+    assert one.cost == pytest.approx(0.02, rel=0.1) and 0.011 < one.cost_low < 0.015 and 0.025 < one.cost_high < 0.029
+    assert 0.35 < one.affordable < 0.65
+
+
+def test_the_luck_of_seeds_makes_a_search_that_orders_perfectly_less_sure():
+    """Parts order networks as the first trainings on all the data did; second ones come out in other orders."""
+    sure = probe((0.0, 0.0))
+    shuffled = np.random.default_rng(1).permutation(sure.errors[:, -1])
+    lucky = replace(sure, again=shuffled)
+    before = setting(forecast(sure, 100, tolerance=0.2), 0.01, 100, 1)
+    after = setting(forecast(lucky, 100, tolerance=0.2), 0.01, 100, 1)
+    assert before.within == 1.0 and after.within < 0.3
+    more = setting(forecast(lucky, 100, tolerance=0.2), 0.01, 100, 20)
+    assert more.within > after.within + 0.1
+    same = setting(forecast(replace(sure, again=sure.errors[:, -1]), 100, tolerance=0.2), 0.01, 100, 1)
+    assert same.within == 1.0, "no luck was seen"
+
+
+def test_seed_ratios_are_those_of_networks_trained_twice():
+    errors = np.array([[1.0, 2.0], [1.0, 4.0], [1.0, 8.0]])
+    found = known_probe([0.1], errors, np.ones((3, 2)), again=np.array([3.0, np.nan, 4.0]))
+    np.testing.assert_allclose(found.seed_ratios(), [1.5, 2.0])
 
 
 def test_the_alternatives_buy_more_certainty_for_more_money():
     found = forecast(probe((1.0, 0.3)), 100, tolerance=0.2)
-    chosen, _ = recommended(found, confidence=0.8, max_cost=1.0)
+    chosen, _ = recommended(found, confidence=0.8)
     shown = alternatives(found, chosen, count=6)
     assert chosen in shown and len(shown) <= 6
     rest = [o.within for o in shown if o is not chosen]
-    assert rest == sorted(rest) and [o.seconds for o in shown] == sorted(o.seconds for o in shown)
+    assert rest == sorted(rest) and [o.cost for o in shown] == sorted(o.cost for o in shown)
 
 
-def test_the_best_of_many_is_extrapolated_by_the_power_law_of_the_better_third():
+def test_the_best_of_many_is_extrapolated_by_the_power_law_of_the_best_sixth():
     quantiles = (np.arange(60) + 0.5) / 60
     errors = 1e-3 * quantiles**0.5  # the best of n is then about 1e-3 * sqrt(1 / n) times a number near one
-    ones = np.ones(60)
-    found = forecast(
-        Probe(np.array([0.1]), 1.0, np.column_stack([errors, errors]), np.ones((60, 2)), ones, 1.0, 0),
-        6000,
-        tolerance=0.2,
-        tops=(1,),
-    )
+    given = known_probe([0.1], np.column_stack([errors, errors]), np.ones((60, 2)))
+    found = forecast(given, 6000, tolerance=0.2, tops=(1,))
     error, low, high = found.one_step_error
     # E[min of n uniforms ^ 0.5] = Gamma(1.5) / sqrt(n)
     assert low < 1e-3 * 0.886 / np.sqrt(6000) < high and low < error < high
-
-
-def test_costs_follow_the_space_where_the_probe_drew_small_networks():
-    small = probe((0.0, 0.0))
-    found = forecast(replace(small, mean_weight=3.0), 100, tolerance=0.2)
-    assert found.one_step_seconds == pytest.approx(3.0 * 100 * 100.0)
 
 
 def test_parts_are_the_largest_that_hold_enough_samples():
@@ -123,7 +186,12 @@ def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_pa
     assert planned.search.p_subset == 0.25 and planned.search.trials <= 50 and planned.search.top <= 50
     assert not (tmp_path / "a/cache").exists() and not list(tmp_path.glob("a/*/step*/models"))
     found = read_probe(tmp_path / "a")
-    assert found.errors.shape == (8, 2) and found.failed == 0 and found.mean_weight > 0
+    assert found.errors.shape == (8, 2) and found.failed == 0
+    promising = np.argsort(found.errors[:, 0])[:2]
+    assert set(np.flatnonzero(np.isfinite(found.again))) == set(promising), "a quarter, by the largest part"
+    assert (found.again[promising] != found.errors[promising, -1]).all(), "with other seeds"
+    told = json.loads((tmp_path / "a/plan.json").read_text())["recommended"]
+    assert told["top"] == planned.search.top and told["cost"] == max(told["cost_flop"], told["cost_seconds"])
 
     files = list(tmp_path.glob("a/reference/step2/*.jsonl"))
     whole = outcomes(tmp_path / "a/reference", 2)
@@ -141,6 +209,7 @@ def test_requests_that_make_no_sense_are_refused(config, tmp_path, capsys):
         (("--fractions", "0.5,2"), "below the reference"),
         (("--tolerance", "0"), "expected a number above 0"),
         (("--confidence", "1"), "above 0, below 1"),
+        (("--twice", "25"), "expected 0 to the number of networks, 24"),
     ):
         run_plan(config, tmp_path / "x", *words, status=2)
         assert message in capsys.readouterr().err
@@ -227,6 +296,9 @@ def test_a_probe_that_is_not_there_or_too_small_is_said_to_be(tmp_path):
         read_probe(tmp_path)
     with RecordWriter(tmp_path / "p-0.1/step1/worker-w.jsonl") as writer:
         writer.append(make_record(make_config(), 0))
-    (tmp_path / "probe.json").write_text('{"config": {}, "fractions": [0.1], "reference": 1.0}')
+    (tmp_path / "probe.json").write_text('{"schema": 1}')
+    with pytest.raises(ValueError, match="has schema 1, this version writes 2; give another --out"):
+        read_probe(tmp_path)
+    (tmp_path / "probe.json").write_text('{"schema": 2, "config": {}, "fractions": [0.1], "reference": 1.0}')
     with pytest.raises(ValueError, match="expected 4"):
         read_probe(tmp_path)
