@@ -231,20 +231,19 @@ def _mean(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def mean_course(group: Group, points: int = 200) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Cost, mean best error, least and largest over the seeds, from where all seeds have one to where the first ends.
+    """Cost, mean best error, least and largest over the seeds, from where all seeds have one to where the last ends.
+
+    One that has ended keeps its error: more could be spent, and nothing would change.
 
     Returns
     -------
     cost, mean, least, largest : (P,)
-        Empty if there is no cost at which all seeds have an error.
+        Empty if some seed has no error.
     """
     starts = [s.cost[np.isfinite(s.error)] for s in group.studies]
     if any(len(c) == 0 for c in starts):
         return (np.empty(0),) * 4
-    first, last = max(c[0] for c in starts), min(s.cost[-1] for s in group.studies)
-    if first > last:
-        return (np.empty(0),) * 4
-    cost = np.geomspace(first, last, points)
+    cost = np.geomspace(max(c[0] for c in starts), max(s.cost[-1] for s in group.studies), points)
     errors = np.array([[s.error_at(c) for c in cost] for s in group.studies])
     return cost, errors.mean(axis=0), errors.min(axis=0), errors.max(axis=0)
 

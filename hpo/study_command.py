@@ -153,7 +153,7 @@ def _with_deviation(value: tuple[float, float | None]) -> str:
     mean, deviation = value
     if mean == float("inf"):
         return "-"
-    return f"{mean:.3g}" if deviation is None else f"{mean:.3g} ± {deviation:.1g}"
+    return f"{mean:.3g}" if deviation is None else f"{mean:.3g} ± {float(f'{deviation:.1g}'):g}"
 
 
 def _retrain(args: argparse.Namespace, console: Console, stop) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hpo.errors import Interrupted, SearchError
 
 _NAMES = {
-    "projects": "(a) and (b): the paper's projects at p = 1 ... 0.005, and rank groups",
+    "projects": "(a) and (b): the paper's projects at p = 1 ... 0.005, rank groups, and the luck of seeds",
     "algorithms": "(c): random, TPE, ASHA, Hyperband, BOHB and subset rungs",
     "sizes": "(d): the projects on 5, 20 and 80 % of the samples",
     "light": "(e): how small a network can be, and its nanoseconds",
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _tables(tables, machine, name: str) -> dict[str, str]:
     if name == "projects":
         found = tables.read_projects(machine)
-        return {"projects": tables.projects_table(found), "groups": tables.groups_table(found)}
+        kinds = ("projects", "groups", "seeds")
+        return {kind: getattr(tables, f"{kind}_table")(found) for kind in kinds}
     return {name: getattr(tables, f"{name}_table")(machine)}
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,6 +78,19 @@ def test_seeds_of_one_setting_are_taken_together_and_named_by_what_differs(tmp_p
     assert (cost[0], cost[-1]) == (pytest.approx(14.0), pytest.approx(24.0))
     assert mean[0] == pytest.approx((4e-5 + 12e-5) / 2) and (least[0], largest[0]) == (4e-5, pytest.approx(12e-5))
     assert [g.name for g in compare.grouped(studies, ["x", "y", "x"])] == ["x", "y"]
+
+
+def test_a_seed_that_has_ended_keeps_its_error_in_the_mean_of_those_that_go_on():
+    def spent(cost, error):
+        cost, error = np.array(cost), np.array(error)
+        drawn = np.arange(1, len(cost) + 1)
+        return compare.Spent(Path("x"), 1, {}, cost, drawn, error, step1_cost=cost[0], trial=0)
+
+    group = compare.Group("g", (spent([1.0, 2.0], [np.inf, 4e-5]), spent([5.0, 8.0, 16.0], [np.inf, 2e-5, 1e-5])))
+    cost, mean, least, largest = compare.mean_course(group)
+    assert (cost[0], cost[-1]) == (pytest.approx(8.0), pytest.approx(16.0))
+    assert (mean[0], mean[-1]) == (pytest.approx(3e-5), pytest.approx(2.5e-5))
+    assert (least[-1], largest[-1]) == (1e-5, 4e-5)
 
 
 def test_the_command_writes_table_figure_and_csv_and_refuses_other_samples(tmp_path, capsys):

@@ -82,19 +82,34 @@ def test_the_lightest_networks_are_sought_within_factors_of_the_best_error(machi
     assert rows[2][-3:] == ["102", "12", "3"]
 
 
-def test_the_planned_search_is_judged_by_error_and_cost(machine):
+def test_the_luck_of_seeds_is_counted_from_networks_that_both_steps_trained_on_all_the_data(machine):
+    project(machine, 1.0, range(20), {0: 2e-4, 1: 4e-4, 2: 1e-4, 3: 4e-4})  # once 1, 2, 3 and 4e-4
+    project(machine, 0.05, range(20), {0: 2e-4, 4: 1.5e-3})  # 4: once 5e-4
+    _, _, every, _ = cells(tables.seeds_table(tables.read_projects(machine)))
+    assert every[:5] == ["all", "5", "100%", "100% to 200%", "3"], "ratios 2, 2, 3, 1 and 3"
+
+
+def test_a_planned_search_is_judged_by_error_and_cost_and_against_what_was_foretold(machine):
     project(machine, 1.0, range(20), {0: 1e-4})
     config = make_config(p_subset=0.05, trials=4, top=1)
-    folder = machine.out / "planned"
-    describe(folder, config)
-    append(folder, "w", *(make_record(config, t, seconds=0.1) for t in range(4)))
-    append(folder, "w", make_record(config, 0, step=2, seconds=0.5) | {"validation_mse": 1.1e-4})
-    (machine.out / "plan").mkdir()
-    found = dict(cells(tables.plan_table(machine))[2:])
-    assert found["its excess over the full search"] == "+10.0%"
-    assert found["its cost, core-seconds"] == "4.5%", "0.9 s against 20 s"
-    assert found["within 20 % of its error"] == "yes" and found["for at most 10 % of its core-seconds"] == "yes"
-    assert found["its cost, arithmetic"].endswith("of the full search's step 1")
+    folder = searches.planned(machine, 1)
+    describe(folder / "search", config)
+    append(folder / "search", "w", *(make_record(config, t, seconds=0.1) for t in range(4)))
+    append(folder / "search", "w", make_record(config, 0, step=2, seconds=0.5) | {"validation_mse": 1.1e-4})
+    record = make_record(config, 0, step=2, seconds=3.0)
+    for place in ("reference", "again"):
+        append(folder / "probe" / place, "w", record)
+    foretold = {"excess": 0.05, "excess_low": 0.0, "excess_high": 0.5, "within": 0.7}
+    foretold |= {"cost_flop": 0.04, "cost_seconds": 0.05, "cost_low": 0.03, "cost_high": 0.09}
+    told = {"recommended": foretold, "tolerance": 0.2, "max_cost": 0.01}
+    (folder / "probe/plan.json").write_text(json.dumps(told))
+    head, _, *rows = cells(tables.plan_table(machine))
+    found = dict(rows)
+    assert head == ["", "seed 1"]
+    assert found["its excess"] == "+10.0%" and found["within 20%"] == "yes"
+    assert found["foretold"] == "+5% (0% to 50%)" and found["foretold with probability"] == "70%"
+    assert found["cost, core-seconds"] == "4.5%", "0.9 s against 20 s"
+    assert found["at most 1% by both"] == "no" and found["the probe, core-seconds"] == "30.0%"
 
 
 def test_every_experiment_runs_valid_searches(machine, monkeypatch):
@@ -103,11 +118,13 @@ def test_every_experiment_runs_valid_searches(machine, monkeypatch):
     for name in command._NAMES:
         getattr(searches, name)(machine)
     searched = [w for w in ran if w[0] == "hpo.search"]
-    configs = {Path(w[w.index("--config") + 1]) for w in searched} - {machine.out / "plan/plan.toml"}
+    configs = {Path(w[w.index("--config") + 1]) for w in searched} - {
+        searches.planned(machine, seed) / "probe/plan.toml" for seed in searches.SEEDS
+    }
     for path in configs:
         config = Config.from_dict(tomllib.loads(path.read_text()))
         assert 0.0 < config.data.test_fraction < 1.0 and config.data.path == str(machine.data)
-    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1
+    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 2
     assert {"hpo.plan", "emulator.export"} <= {w[0] for w in ran}
 
 
