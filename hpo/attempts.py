@@ -4,7 +4,7 @@ What a dead member had leased is suspect. Whoever takes such a trial up first le
 `OUT/attempts/step<s>-<trial>.<n>`, with its name and the time of the trial's checkpoint. A note whose member died, and
 after which the trial came no further, is a death. From the first on a member runs such trials one at a time, so that
 the blame falls on the right one; after three a trial is recorded as failed. Members that leave in good order cost a
-trial nothing.
+trial nothing. Rungs (see `hpo.rungs`) keep notes of their own, in `OUT/rung<k>/attempts`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,34 @@ _MOST_DEATHS = 3
 _TAKEN_OVER = "taken-over.json"  # leases that dead members had in earlier runs
 
 
+def begin_run(study: Path, rungs: int, me: str, leases: Leases, roster: Roster) -> None:
+    """Keep what leases and members tell of deaths, and forget both: a new run of the search begins.
+
+    Parameters
+    ----------
+    study : Path
+        Its folder, in which no other member is at work.
+    rungs : int
+        How many there are below step 1.
+    me, leases, roster
+        As of `Attempts`.
+    """
+    places = {"step": study} | {f"rung{k}-": study / f"rung{k}" for k in range(1, rungs + 1)}
+    for prefix, folder in places.items():
+        Attempts(folder, me, leases, roster).keep(prefix)
+    for prefix in places:
+        leases.forget(prefix)
+    leases.forget("rungs-ended")
+    roster.bury()
+
+
 class Attempts:
     """The suspect trials of one member.
 
     Parameters
     ----------
     study : Path
-        Its folder.
+        Its folder, or that of one of its rungs.
     me : str
         Name of the member.
     leases : Leases
@@ -69,13 +90,13 @@ class Attempts:
         if self._under_way == (step, trial):
             self._under_way = None
 
-    def begin_run(self) -> None:
-        """Keep what leases and members tell, before a new run of the search forgets both."""
+    def keep(self, prefix: str) -> None:
+        """Keep what leases whose key starts with `prefix`, and their members, tell of deaths."""
         for path in self._folder.glob("step*.*"):
             note = groups.read(path)
             if note is not None and self._has_left(note["member"]):
                 self._write(path, note | {"member": None})
-        holders = {key: self._leases.holder(key) for key in self._leases.taken("step")}
+        holders = {key: self._leases.holder(key) for key in self._leases.taken(prefix)}
         dead = {key for key, name in holders.items() if name not in (None, self._me) and not self._has_left(name)}
         if dead - self._taken_over:
             self._folder.mkdir(parents=True, exist_ok=True)

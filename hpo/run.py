@@ -13,7 +13,6 @@ from rich.console import Console
 
 from emulator.dataset import SampleFile
 from hpo import attempts
-from hpo.attempts import Attempts
 from hpo.config import Config
 from hpo.errors import Interrupted, SearchError
 from hpo.leader import Leadership
@@ -176,10 +175,8 @@ class _Search:
                 time.sleep(_LOOK_S)
         if not at_work:
             study.sweep()
-            Attempts(study.folder, self._crew.member.name, self._crew.leases, roster).begin_run()
-            self._crew.leases.forget("step")
-            self._crew.leases.forget("rung")
-            roster.bury()
+            rungs = len(self._config.search.rungs)
+            attempts.begin_run(study.folder, rungs, self._crew.member.name, self._crew.leases, roster)
         study.describe(self._config, self._samples, self._checksum, anew=not at_work)
 
     def _take_stage(self) -> None:
@@ -304,8 +301,9 @@ class _Search:
                 raise Interrupted
             time.sleep(_LOOK_S)
         if leadership.held:
-            checkpoints = [*folder.glob("step[12]/checkpoints"), *folder.glob("rung*/step1/checkpoints")]
-            for path in (*(folder / name for name in ("cache", "groups", attempts.FOLDER)), *checkpoints):
+            of_rungs = [*folder.glob("rung*/step1/checkpoints"), *folder.glob(f"rung*/{attempts.FOLDER}")]
+            of_steps = [folder / name for name in ("cache", "groups", attempts.FOLDER)]
+            for path in (*of_steps, *folder.glob("step[12]/checkpoints"), *of_rungs):
                 shutil.rmtree(path, ignore_errors=True)
             leadership.give_up(_PATIENCE_ON_STOP_S if self._stop.count else None)
         self._study.reload()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hpo.attempts import Attempts
+from hpo.attempts import Attempts, begin_run
 from hpo.checkpoint import checkpoint_path
 from hpo.leases import Leases
 from hpo.trial import Task
@@ -81,20 +81,25 @@ def test_a_trial_that_comes_further_every_time_is_not_hopeless(study):
         die_with(study, name, 7)
 
 
-def test_a_new_run_that_forgets_members_and_leases_still_knows_who_died(study):
-    for name, end in (("a", "dead"), ("b", "left"), ("c", "dead"), ("d", "dead")):
-        member = study.join(name)
-        member.begin_run()
-        study.state = {name: study.state[name]}  # the others' files are cleared away
+@pytest.mark.parametrize(("place", "key"), [("", "step1-0-3"), ("rung2", "rung2-0-3")])
+def test_a_new_run_that_forgets_members_and_leases_still_knows_who_died(study, place, key):
+    """Of step 1 and of a rung; who left in good order in between is not among the dead."""
+
+    def join(name):
+        study.state[name] = "step 1"
         leases = Leases(study.folder / "leases", name, study.is_dead)
-        leases.forget("step")
-        assert leases.take("step1-0-3")
+        begin_run(study.folder, 2, name, leases, study)
+        return Attempts(study.folder / place, name, leases, study), leases
+
+    study.bury = lambda: [study.state.pop(name) for name in list(study.state) if study.is_dead(name)]
+    for name, end in (("a", "dead"), ("b", "left"), ("c", "dead"), ("d", "dead")):
+        member, leases = join(name)
+        assert leases.taken() == set() and list(study.state) == [name] and leases.take(key)
+        assert member.is_suspect(key) == (name != "a")
         assert member.admit(task(7)).hopeless is None
         study.state[name] = end
-    last = study.join("e")
-    last.begin_run()
-    assert last.is_suspect("step1-0-3") and study.join("f").is_suspect("step1-0-3")
-    study.state = {"e": "step 1"}
+    last, leases = join("e")
+    assert leases.take(key) and last.is_suspect(key)
     assert "3 members" in last.admit(task(7)).hopeless
 
 
