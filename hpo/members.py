@@ -81,6 +81,7 @@ class Member:
             "beat": 0,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
             "state": "starting",
+            "rung": None,
             "leader": False,
             "lease_seconds": lease_seconds,
             "devices": devices,

@@ -1,4 +1,4 @@
-"""What a study folder tells about its search: members, workers, both steps, failures, the best so far.
+"""What a study folder tells about its search: members, workers, rungs, both steps, failures, the best so far.
 
 Everything comes from files, so that whoever can read the folder sees the same: the leader on its terminal, a member
 that joined, `hpo.status` on a login node. Nothing here imports PyTorch or Optuna. Records are read as they come; a
@@ -7,13 +7,11 @@ look at a study of 10,000 trials costs a fraction of a second the first time and
 
 from __future__ import annotations
 
-import heapq
 import itertools
 import json
 import math
 import re
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -24,22 +22,24 @@ from hpo.errors import SearchError
 from hpo.members import LEASE_SECONDS, Roster, read_members
 from hpo.space import Space
 from hpo.tail import FolderTail
+from hpo.tally import Best, Done, Tally
 
-# The rate of work is that of the last so many seconds, or trials where they are many.
+# The rate of work is that of the last so many seconds, or trials where they are many (`hpo.tally`).
 _WINDOW_S = 600.0
-_WINDOW_TRIALS = 1_000
 # The arithmetic still to do is that of so many of the missing trials, scaled up: off by about a tenth.
 _MOST_DRAWS = 400
 # What a step costs beyond its arithmetic, as `hpo.trial` has it.
 _OVERHEAD_FLOP = 3e6
-_NUM_BEST = 5
+
+Part = int | str  # of a search: "rung1", "rung2", ..., 1, 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Running:
-    """A trial under way. `seconds`: for how long, in this run."""
+    """A trial under way. `rung`: None on none; `seconds`: for how long, in this run."""
 
     step: int
+    rung: int | None
     trial: int
     epoch: int
     max_epochs: int
@@ -64,7 +64,7 @@ class MemberView:
 
     name: str
     host: str
-    state: str  # starting, preparing, step 1, step 2, left, dead
+    state: str  # starting, preparing, rung 1 ..., step 1, step 2, left, dead
     leader: bool
     age_s: float
     started: float
@@ -84,24 +84,17 @@ class MemberView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Best:
-    """A finished trial among the best of its step."""
-
-    trial: int
-    mse: float
-    num_parameters: int
-    hidden: tuple[int, ...]
-    epochs: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class StepView:
-    """One step. `total` is None while it is not known; times are None before anything is known of them.
+    """One step, or a rung of step 1. `total` is None while it is not known; times are None before anything is known
+    of them.
 
-    `begun`, `ended`: of its first and last trial. `errors`: most frequent first.
+    `rung`, `subset`: None of a step. `begun`, `ended`: of its first and last trial. `errors`: most frequent first.
+    `going_on`: of a finished rung, how many trials do. `left_on_rungs`: of step 1, how many ended before it.
     """
 
     step: int
+    rung: int | None
+    subset: float | None
     total: int | None
     done: int
     failed: int
@@ -113,6 +106,13 @@ class StepView:
     begun: float | None
     ended: float | None
     errors: tuple[tuple[str, int], ...]
+    going_on: int | None
+    left_on_rungs: int
+
+    @property
+    def name(self) -> str:
+        """`step 1`, `rung 2`: what a member at work on it has for its state."""
+        return f"step {self.step}" if self.rung is None else f"rung {self.rung}"
 
     @property
     def finished(self) -> bool:
@@ -132,12 +132,14 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """A study at one moment. `problems`: what could not be read, a sentence each."""
+    """A study at one moment. `rungs`: those below step 1, if any. `problems`: what could not be read, a sentence each.
+    """
 
     folder: Path
     begun: bool
     error_units: str | None
     members: tuple[MemberView, ...]
+    rungs: tuple[StepView, ...]
     steps: tuple[StepView, ...]
     groups: tuple[Group, ...]
     problems: tuple[str, ...]
@@ -151,80 +153,18 @@ class Overview:
         return next((m for m in self.alive if m.leader), None)
 
     @property
+    def parts(self) -> tuple[StepView, ...]:
+        """Rungs and steps in the order in which they run."""
+        return self.rungs + self.steps
+
+    @property
     def stage(self) -> str:
         """empty, waiting, running, stopped or finished."""
         if self.steps and all(s.finished for s in self.steps):
             return "finished"
         if self.alive:
-            return "running" if any(m.state.startswith("step") for m in self.alive) else "waiting"
+            return "running" if any(m.state.startswith(("rung", "step")) for m in self.alive) else "waiting"
         return "stopped" if self.begun else "empty"
-
-
-@dataclass
-class _Done:
-    """What is kept of a record: what a promotion needs, and what time it took."""
-
-    record: dict
-    flop: float
-    used: float | None  # part of its epochs after which it was stopped
-    finished: float
-    seconds: float
-
-    @property
-    def failed(self) -> bool:
-        return self.record["state"] == "failed"
-
-
-class _Tally:
-    """Finished trials of a step, counted as they come, so that a look costs the same however many there are."""
-
-    def __init__(self):
-        self.done: dict[int, _Done] = {}
-        self.failed = self.pruned = 0
-        self.errors: Counter[str] = Counter()
-        self.best: list[Best] = []
-        self.begun: float | None = None
-        self.ended: float | None = None
-        self._latest: list[tuple[float, int]] = []  # heap of (finished, trial)
-        self._used = [0.0, 0]
-
-    def add(self, d: _Done) -> None:
-        r = d.record
-        self.done[r["trial"]] = d
-        if d.failed:
-            self.failed += 1
-            self.errors[r["error"]] += 1
-        elif r["state"] == "pruned":
-            self.pruned += 1
-        else:
-            best = Best(
-                trial=r["trial"],
-                mse=r["validation_mse"],
-                num_parameters=r["num_parameters"],
-                hidden=tuple(r["hidden"]),
-                epochs=r["epochs"],
-            )
-            if len(self.best) < _NUM_BEST or best.mse <= self.best[-1].mse:
-                self.best = sorted([*self.best, best], key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
-        if not d.failed:
-            self._used[0] += d.used
-            self._used[1] += 1
-        self.begun = min(d.finished - d.seconds, self.begun or math.inf)
-        self.ended = max(d.finished, self.ended or 0.0)
-        heapq.heappush(self._latest, (d.finished, r["trial"]))
-        if len(self._latest) > _WINDOW_TRIALS:
-            heapq.heappop(self._latest)
-
-    def window(self, begin: float) -> tuple[float, list[_Done]]:
-        """Recent trials finished after `begin`, or after a later time since which all of them are known."""
-        if len(self._latest) == _WINDOW_TRIALS:
-            begin = max(begin, self._latest[0][0])
-        return begin, [self.done[trial] for finished, trial in self._latest if finished > begin]
-
-    @property
-    def used(self) -> float:
-        """Part of its epochs that a trial takes on average."""
-        return self._used[0] / self._used[1] if self._used[1] and self._used[0] else 1.0
 
 
 class Observer:
@@ -244,13 +184,15 @@ class Observer:
         self._folder, self._me, self._clock = Path(folder), me, clock
         self._roster = Roster(self._folder, me, lease_seconds=LEASE_SECONDS)
         self._first_beat: dict[str, int] = {}
-        self._tails = {
-            s: FolderTail(self._folder / f"step{s}", curves=False, patience_s=patience_s) for s in (1, 2)
-        }
-        self._tallies = {1: _Tally(), 2: _Tally()}
-        self._beyond: dict[int, _Done] = {}  # trials of step 1 that the study, made smaller, no longer has
-        self._flop: dict[tuple[int, int], float] = {}
+        self._patience_s = patience_s
+        # by part: "rung1", ..., 1, 2
+        self._tails = {s: self._tail(f"step{s}") for s in (1, 2)}
+        self._tallies: dict[Part, Tally] = {1: Tally(), 2: Tally()}
+        self._beyond: dict[int, Done] = {}  # trials of step 1 that the study, made smaller, no longer has
+        self._left: dict[int, Done] = {}  # trials of step 1 that ended on a rung
+        self._flop: dict[tuple[Part, int], float] = {}
         self._promoted: tuple[tuple, list[int]] | None = None
+        self._going_on: dict[Part, list[int]] = {}  # from a finished rung
         self._stamp: tuple | None = None
         self._description: dict | None = None
         self._config: Config | None = None
@@ -259,11 +201,11 @@ class Observer:
     def look(self) -> Overview:
         """The study now."""
         self._read_description()
-        for step, tail in self._tails.items():
+        for part, tail in self._tails.items():
             for record in tail.poll():
-                self._count(step, self._kept(record))
+                self._count(part, self._kept(part, record))
         members = self._members()
-        steps = tuple(self._step(step, members) for step in (1, 2)) if self._config else ()
+        views = {part: self._view(part, members) for part in self._parts()} if self._config else {}
         prepared = (self._description or {}).get("prepared") or {}
         problems = [self._problem] if self._problem else []
         return Overview(
@@ -271,7 +213,8 @@ class Observer:
             begun=self._description is not None,
             error_units=prepared.get("error_units"),
             members=tuple(members),
-            steps=steps,
+            rungs=tuple(view for part, view in views.items() if part not in (1, 2)),
+            steps=tuple(view for part, view in views.items() if part in (1, 2)),
             groups=tuple(self._groups()),
             problems=tuple(problems + [p for t in self._tails.values() for p in t.damaged]),
         )
@@ -288,6 +231,9 @@ class Observer:
             self._description = json.loads(path.read_text(encoding="utf-8"))
             self._config = Config.from_dict(self._description["config"], str(path))
             self._space = Space(self._config)
+            for part in self._parts():
+                if part not in self._tails:
+                    self._tails[part], self._tallies[part] = self._tail(f"{part}/step1"), Tally()
             self._stamp, self._problem = stamp, None
             self._flop.clear()
             self._count_again()
@@ -296,75 +242,95 @@ class Observer:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SearchError) as error:
             self._problem = f"{path} cannot be read: {error}"
 
+    def _parts(self) -> list[Part]:
+        """Rungs and steps in the order in which they run."""
+        return [*(f"rung{k}" for k in range(1, len(self._config.search.rungs) + 1)), 1, 2]
+
+    def _before(self, part: Part) -> Part | None:
+        """The rung from which trials come."""
+        parts = self._parts()
+        return parts[parts.index(part) - 1] if part != 2 and part != parts[0] else None
+
     # -- records -----------------------------------------------------------------------------------------------------
 
-    def _kept(self, r: dict) -> _Done:
-        keys = ("trial", "state", "params", "validation_mse", "num_parameters", "hidden", "epochs", "error")
-        return _Done(
-            record={k: r[k] for k in keys},
-            flop=self._cost(r["step"], r["hidden"], r["train"]),
+    def _tail(self, folder: str) -> FolderTail:
+        return FolderTail(self._folder / folder, curves=False, patience_s=self._patience_s)
+
+    def _kept(self, part: Part, r: dict) -> Done:
+        keys = ("trial", "state", "params", "validation_mse", "num_parameters", "hidden", "epochs", "error", "rung")
+        return Done(
+            record={k: r[k] for k in keys if k in r},
+            flop=self._cost(part, r["hidden"], r["train"]),
             used=r["epochs"] / r["train"]["max_epochs"] if r["state"] != "failed" else None,
             finished=datetime.fromisoformat(r["finished"]).timestamp(),
             seconds=r["seconds"],
         )
 
-    def _count(self, step: int, d: _Done) -> None:
-        if step == 1 and self._config and d.record["trial"] >= self._config.search.trials:
-            self._beyond[d.record["trial"]] = d
+    def _count(self, part: Part, d: Done) -> None:
+        if part != 2 and self._config and d.record["trial"] >= self._config.search.trials:
+            if part == 1:
+                self._beyond[d.record["trial"]] = d
+        elif "rung" in d.record:
+            self._left[d.record["trial"]] = d
         else:
-            self._tallies[step].add(d)
+            self._tallies[part].add(d)
 
     def _count_again(self) -> None:
         """Settings have changed: what belongs to the study may have, too."""
         every = [*self._tallies[1].done.values(), *self._beyond.values()]
-        self._tallies[1] = _Tally()
+        self._tallies[1] = Tally()
         self._beyond.clear()
         for d in every:
             self._count(1, d)
 
-    def _cost(self, step: int, hidden: Sequence[int], train: Mapping) -> float:
+    def _cost(self, part: Part, hidden: Sequence[int], train: Mapping) -> float:
         """Arithmetic of a training that runs all its epochs, as `StudyContext.flop` has it."""
         told = self._description or {}
         prepared, columns = told.get("prepared") or {}, told.get("columns") or {}
         if not prepared or not columns:
             return 1.0
-        n, v = prepared["num_train"][str(step)], prepared["num_validation"][str(step)]
+        n, v = prepared["num_train"][str(part)], prepared["num_validation"][str(part)]
         widths = (len(columns["inputs"]), *hidden, len(columns["outputs"]))
         products = sum(a * b for a, b in itertools.pairwise(widths))
         steps = -(-n // train["batch_size"])
         epoch = 2.0 * (n * (3 * products - widths[0] * widths[1]) + v * products)
         return train["max_epochs"] * (epoch + _OVERHEAD_FLOP * steps * (len(hidden) + 2))
 
-    def _missing_flop(self, step: int, chosen: Sequence[int], done: Mapping[int, _Done]) -> float:
+    def _missing_flop(self, part: Part, chosen: Sequence[int], done: Mapping[int, Done]) -> float:
         """Arithmetic of trials that are not finished, from a part of them if they are many."""
         num_missing = len(chosen) - len(done)
         if num_missing <= _MOST_DRAWS:
-            return math.fsum(self._draw(step, t) for t in chosen if t not in done)
+            return math.fsum(self._draw(part, t) for t in chosen if t not in done)
         stride = max(1, len(chosen) // _MOST_DRAWS)
-        sample = [self._draw(step, t) for t in chosen[::stride] if t not in done]
+        sample = [self._draw(part, t) for t in chosen[::stride] if t not in done]
         return math.fsum(sample) / max(len(sample), 1) * num_missing
 
-    def _draw(self, step: int, trial: int) -> float:
-        first = self._tallies[1].done
-        if step == 1 and self._config.search.sampler != "random":  # what is still to come is as what was
-            return math.fsum(d.flop for d in first.values()) / len(first) if first else 1.0
-        if (step, trial) not in self._flop:
-            params = first[trial].record["params"] if step == 2 else self._space.draw(trial)
-            recipe = vars(self._space.recipe(params, step))
-            self._flop[step, trial] = self._cost(step, self._space.hidden(params), recipe)
-        return self._flop[step, trial]
+    def _draw(self, part: Part, trial: int) -> float:
+        begins, known = part == self._parts()[0], self._tallies[part].done
+        if begins and self._config.search.sampler != "random":  # what is still to come is as what was
+            return math.fsum(d.flop for d in known.values()) / len(known) if known else 1.0
+        if (part, trial) not in self._flop:
+            params = self._space.draw(trial) if begins else self._known(part, trial).record["params"]
+            recipe = vars(self._space.recipe(params, 2 if part == 2 else 1))
+            self._flop[part, trial] = self._cost(part, self._space.hidden(params), recipe)
+        return self._flop[part, trial]
 
-    # -- steps -------------------------------------------------------------------------------------------------------
+    def _known(self, part: Part, trial: int) -> Done:
+        """A trial where it was before it came to this part of the search."""
+        before = self._tallies[1 if part == 2 else self._before(part)].done
+        return before[trial] if trial in before else self._left[trial]
 
-    def _chosen(self, step: int) -> Sequence[int] | None:
-        """Trials of a step; None: not known yet."""
-        trials, first = self._config.search.trials, self._tallies[1].done
-        if step == 1:
-            return range(trials)
-        if len(first) < trials:
+    # -- rungs and steps ---------------------------------------------------------------------------------------------
+
+    def _chosen(self, part: Part) -> Sequence[int] | None:
+        """Trials of a rung or step; None: not known yet."""
+        before, search = self._before(part), self._config.search
+        if part != 2:
+            return range(search.trials) if before is None else self._from(before)
+        first = self._tallies[1].done | self._left
+        if len(first) < search.trials:
             return None
-        search = self._config.search
-        key = (search.num_top, search.light_top, search.light_factor, trials)
+        key = (search.num_top, search.light_top, search.light_factor, search.trials)
         if self._promoted is None or self._promoted[0] != key:
             from hpo.promotion import promote
 
@@ -373,20 +339,38 @@ class Observer:
             self._promoted = (key, [p.trial for p in found])
         return self._promoted[1]
 
-    def _step(self, step: int, members: Sequence[MemberView]) -> StepView:
-        chosen, tally = self._chosen(step), self._tallies[step]
-        if step == 2 and chosen is not None and tally.done.keys() - set(chosen):  # chosen by other settings
-            every, tally = tally.done, _Tally()
+    def _from(self, rung: Part) -> list[int] | None:
+        """Trials that go on from a rung."""
+        if rung not in self._going_on:
+            from hpo.promotion import going_on
+
+            chosen, done = self._chosen(rung), self._tallies[rung].done
+            if chosen is None or len(done) < len(chosen):
+                return None
+            records = [done[t].record for t in sorted(done)]
+            self._going_on[rung] = sorted(r["trial"] for r in going_on(records, self._config))
+        return self._going_on[rung]
+
+    def _view(self, part: Part, members: Sequence[MemberView]) -> StepView:
+        chosen, tally = self._chosen(part), self._tallies[part]
+        if part == 2 and chosen is not None and tally.done.keys() - set(chosen):  # chosen by other settings
+            every, tally = tally.done, Tally()
             for t in chosen:
                 if t in every:
                     tally.add(every[t])
-        under_way = [r for m in members if m.alive for w in m.workers for r in w.trials if r.step == step]
+        step, rung = (part, None) if part in (1, 2) else (1, int(part.removeprefix("rung")))
+        under_way = [
+            r for m in members if m.alive for w in m.workers for r in w.trials if (r.step, r.rung) == (step, rung)
+        ]
         running = list({r.trial: r for r in under_way if r.trial not in tally.done}.values())  # ranks share one
-        rate, left = self._pace(step, chosen, tally, running, members)
+        rate, left = self._pace(part, chosen, tally, running, members)
         # a worker whose trial is done has begun another since it last said what it does, while there are any
         busy = len({r.trial for r in under_way})
+        going_on = None if rung is None else self._from(part)
         return StepView(
             step=step,
+            rung=rung,
+            subset=None if rung is None else self._config.search.rungs[rung - 1],
             total=None if chosen is None else len(chosen),
             done=len(tally.done),
             failed=tally.failed,
@@ -398,9 +382,11 @@ class Observer:
             begun=tally.begun,
             ended=tally.ended,
             errors=tuple(tally.errors.most_common(3)),
+            going_on=None if going_on is None else len(going_on),
+            left_on_rungs=len(self._left) if part == 1 else 0,
         )
 
-    def _pace(self, step, chosen, tally: _Tally, running: Sequence[Running], members):
+    def _pace(self, part, chosen, tally: Tally, running: Sequence[Running], members):
         """Trials per second, and seconds left: the arithmetic that is left at the rate of the last minutes."""
         here = [m for m in members if m.alive]
         if chosen is None or not here or len(tally.done) >= len(chosen):
@@ -417,13 +403,13 @@ class Observer:
         fraction = {r.trial: min(1.0, r.epoch / max(r.max_epochs, 1) / tally.used) for r in running}
         work = math.fsum(d.flop * _part(d.finished - begin, d.seconds) for d in recent)
         work += math.fsum(
-            self._draw(step, r.trial) * fraction[r.trial] * _part(elapsed, r.seconds) for r in running if r.epoch
+            self._draw(part, r.trial) * fraction[r.trial] * _part(elapsed, r.seconds) for r in running if r.epoch
         )
         rate = len(recent) / elapsed if recent else None
         if work <= 0.0:
             return rate, None
-        left = self._missing_flop(step, chosen, tally.done)
-        left -= math.fsum(self._draw(step, t) * f for t, f in fraction.items() if f)
+        left = self._missing_flop(part, chosen, tally.done)
+        left -= math.fsum(self._draw(part, t) * f for t, f in fraction.items() if f)
         longest = max((r.seconds * (1.0 / f - 1.0) for r in running if (f := fraction[r.trial])), default=0.0)
         return rate, max(elapsed * max(left, 0.0) / work, longest)
 
@@ -448,11 +434,12 @@ class Observer:
         if state != "left" and (self._roster.is_dead(name) or (m["beat"] == first and age > lease)):
             state = "dead"
         slurm = m.get("slurm")
-        workers = [self._worker(w, m["now"]) for w in m["workers"]] if state not in ("left", "dead") else []
+        rung = m.get("rung") if state == "step 1" else None
+        workers = [self._worker(w, m["now"], rung) for w in m["workers"]] if state not in ("left", "dead") else []
         return MemberView(
             name=name,
             host=m["host"],
-            state=state,
+            state=state if rung is None else f"rung {rung}",
             leader=bool(m["leader"]),
             age_s=age,
             started=datetime.fromisoformat(m["started"]).timestamp(),
@@ -463,7 +450,7 @@ class Observer:
             error=m.get("error"),
         )
 
-    def _worker(self, w: dict, now: float) -> Worker:
+    def _worker(self, w: dict, now: float, rung: int | None) -> Worker:
         return Worker(
             slot=w["slot"],
             device=w["device"],
@@ -471,6 +458,7 @@ class Observer:
             trials=tuple(
                 Running(
                     step=t["step"],
+                    rung=rung,
                     trial=t["trial"],
                     epoch=t["epoch"],
                     max_epochs=t["max_epochs"],

@@ -15,7 +15,7 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from hpo.overview import Observer, Overview
-from hpo.view import bars, duration, members_text, num, screen, step_text
+from hpo.view import bars, duration, members_text, num, screen, step_text, title
 
 __all__ = ["LiveView", "Reporter", "duration"]
 
@@ -40,19 +40,19 @@ class Reporter:
         self._write, self._me, self._every_s = write, me, every_s
         self._states: dict[str, str] | None = None
         self._leader: str | None = None
-        self._stages: dict[int, str] = {}
+        self._stages: dict[str, str] = {}  # by name of a step or rung
         self._last = 0.0
 
     def take(self, o: Overview, *, last: bool = False) -> None:
         """Write what has happened since the last look."""
         self._note_members(o)
-        for s in o.steps:
+        for s in o.parts:
             self._note_step(s, o, last)
 
     def _note_members(self, o: Overview) -> None:
         names = {m.name: m for m in o.members}
         if self._states is None:
-            self._stages = {s.step: "ended" for s in o.steps if s.finished}
+            self._stages = {s.name: "ended" for s in o.parts if s.finished}
             self._states = {m.name: m.state for m in o.members if not m.alive}  # gone before we came
         for name, m in names.items():
             old = self._states.get(name)
@@ -69,15 +69,15 @@ class Reporter:
         self._leader = leader or self._leader
 
     def _note_step(self, s, o: Overview, last: bool) -> None:
-        name = f"step {s.step}"
-        here = [m for m in o.alive if m.state == name]
+        name = title(s)
+        here = s.total is not None and any(m.state == s.name for m in o.alive)
         stage = "ended" if s.finished else "running" if here else "waiting"
-        old = self._stages.get(s.step, "waiting")
-        self._stages[s.step] = stage
+        old = self._stages.get(s.name, "waiting")
+        self._stages[s.name] = stage
         now = time.monotonic()
         if stage == "running" and old == "waiting":
             before = f", {s.done} finished" if s.done else ""
-            self._write(f"{name} began: {num(s.total or 0, 'trial')}{before}; {members_text(o)}")
+            self._write(f"{name} began: {num(s.total, 'trial')}{before}; {members_text(o)}")
             self._last = now
         elif stage == "ended" and old != "ended":
             self._write(f"{name} ended: {step_text(s)}")

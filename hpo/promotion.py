@@ -1,10 +1,13 @@
-"""Which trials of step 1 are retrained in step 2: a function of the records alone."""
+"""Which trials go on from a rung to the next, and which of step 1 are retrained in step 2: functions of the records
+alone."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hpo.config import Config
 from hpo.study import ranking
 
 
@@ -63,6 +66,13 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
         )
         for r, why in chosen
     ]
+
+
+def going_on(records: list[dict], config: Config) -> list[dict]:
+    """The best of a rung: one in `reduction`, and no fewer than step 2 retrains."""
+    search = config.search
+    number = max(math.ceil(len(records) / search.reduction), search.num_top + search.light_top)
+    return ranking(records)[:number]
 
 
 def _front(records: list[dict]) -> list[dict]:

@@ -20,8 +20,8 @@ from hpo.lines import say
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.prepare import Prepared, load, open_heads, open_samples, prepare, rows_of
 from hpo.progress import LiveView
-from hpo.promotion import Promotion, promote
-from hpo.rungs import Chosen, close, going_on, records_of, rung_context
+from hpo.promotion import Promotion, going_on, promote
+from hpo.rungs import Chosen, close, records_of, rung_context
 from hpo.samplers import sampler_of
 from hpo.source import Source
 from hpo.space import Space
@@ -269,7 +269,7 @@ class _Search:
             source = Step1Source(on_rung, self._crew, left, name=f"rung{rung}")
             if not source.done():
                 with self._pool(on_rung) as pool:
-                    self._run_step(pool, source, 1)
+                    self._run_step(pool, source, 1, rung)
             left = Chosen(going_on(records_of(context, rung), self._config))
         return left and Chosen(close(context, self._crew, self._pause))
 
@@ -278,8 +278,8 @@ class _Search:
             raise Interrupted
         time.sleep(_LOOK_S)
 
-    def _run_step(self, pool: Pool, source: Source, step: int) -> None:
-        self._crew.member.update(state=f"step {step}")
+    def _run_step(self, pool: Pool, source: Source, step: int, rung: int | None = None) -> None:
+        self._crew.member.update(state=f"step {step}", rung=rung)
         pool.on_tick = self._leadership.look_after
         try:
             pool.run(source, step)

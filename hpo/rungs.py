@@ -7,15 +7,13 @@ once. The sampler and the pruner work on the first rung, on which all trials are
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from emulator.records import RecordWriter, read_folder
-from hpo.config import Config
 from hpo.members import Crew
+from hpo.promotion import going_on
 from hpo.proposals import Trial
-from hpo.study import ranking
 from hpo.trial import StudyContext
 
 
@@ -42,13 +40,6 @@ def records_of(context: StudyContext, rung: int) -> list[dict]:
     """Of the trials that the study has."""
     trials = context.config.search.trials
     return [r for r in read_folder(context.folder / f"rung{rung}" / "step1") if r["trial"] < trials]
-
-
-def going_on(records: list[dict], config: Config) -> list[dict]:
-    """The best of a rung: one in `reduction`, and no fewer than step 2 retrains."""
-    search = config.search
-    number = max(math.ceil(len(records) / search.reduction), search.num_top + search.light_top)
-    return ranking(records)[:number]
 
 
 def close(context: StudyContext, crew: Crew, wait: Callable[[], None]) -> list[dict]:

@@ -16,7 +16,7 @@ from rich.live import Live
 
 from hpo.lines import folded
 from hpo.overview import MemberView, Observer, Overview
-from hpo.view import counts, duration, members_text, num, screen
+from hpo.view import counts, duration, members_text, num, screen, title
 
 _MOST_GONE = 5
 _MOST_MEMBERS = 20
@@ -27,13 +27,15 @@ def report(o: Overview) -> list[str]:
     lines = [f"study {o.folder}: {_stage(o)}"]
     if o.members:
         lines += _member_lines(o)
-    for s in o.steps:
-        if s.step == 2 and s.total is None:
-            lines.append(f"step 2: begins when step 1 is finished{f', {s.done} done' if s.done else ''}")
+    for before, s in zip((None, *o.parts), o.parts, strict=False):
+        if s.total is None:
+            lines.append(f"{title(s)}: begins when {before.name} is finished{f', {s.done} done' if s.done else ''}")
             continue
         share = f" ({100 * s.done / s.total:.1f} %)" if s.total else ""
-        lines.append(f"step {s.step}: {s.done:,}/{s.total:,} trials{share}, {', '.join(counts(s))}")
+        lines.append(f"{title(s)}: {s.done:,}/{s.total:,} trials{share}, {', '.join(counts(s))}")
         lines += [f"  failed {n}x: {_one_line(error)}" for error, n in s.errors]
+        if s.rung and s.finished:
+            continue
         for rank, b in enumerate(s.best, start=1):
             hidden = "-".join(map(str, b.hidden))
             hidden = hidden if len(hidden) <= 40 else f"{hidden[:37]}..."
@@ -104,7 +106,8 @@ def as_json(o: Overview) -> dict:
     """The same as plain data, all members and workers included."""
     plain = asdict(o) | {"schema": 1, "folder": str(o.folder), "stage": o.stage}
     plain["members"] = [asdict(m) | {"alive": m.alive} for m in o.members]
-    plain["steps"] = [asdict(s) | {"finished": s.finished} for s in o.steps]
+    for kind in ("rungs", "steps"):
+        plain[kind] = [asdict(s) | {"finished": s.finished} for s in getattr(o, kind)]
     return plain
 
 

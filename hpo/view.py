@@ -54,6 +54,11 @@ def step_text(s: StepView, *, running: bool = True) -> str:
     return ", ".join(parts)
 
 
+def title(s: StepView) -> str:
+    """`step 1`, `rung 2 (p = 0.02)`."""
+    return s.name if s.subset is None else f"{s.name} (p = {s.subset:g})"
+
+
 def counts(s: StepView, *, running: bool = True) -> list[str]:
     parts = []
     if running and not s.finished:
@@ -61,6 +66,10 @@ def counts(s: StepView, *, running: bool = True) -> list[str]:
     if s.pruned:
         parts.append(f"{s.pruned:,} pruned")
     parts.append(f"{s.failed:,} failed")
+    if s.left_on_rungs:
+        parts.append(f"{s.left_on_rungs:,} ended on rungs")
+    if s.going_on is not None:
+        parts.append(f"{s.going_on:,} go on")
     if s.best:
         parts.append(f"best MSE {s.best[0].mse:.3e} (trial {s.best[0].trial})")
     if s.rate and not s.finished:
@@ -97,14 +106,14 @@ def screen(o: Overview, width: int, height: int) -> RenderableType:
 
 
 def bars(o: Overview, width: int) -> list[RenderableType]:
-    """Two lines for every step that has begun."""
+    """Two lines for every step that has begun, and for the rung under way."""
     lines: list[RenderableType] = []
-    for s in o.steps:
-        if s.total is None or (s.step == 2 and not o.steps[0].finished):
+    for s in o.parts:
+        if s.total is None or (s.step == 2 and not o.steps[0].finished) or (s.rung and s.finished):
             continue
         percent = f"{100 * s.done // max(s.total, 1)} %"
         tail = f" {s.done:,}/{s.total:,}  {percent}"
-        label = f"step {s.step} "
+        label = f"{s.name} "
         table = Table.grid()
         length = max(5, min(_BAR_WIDTH, width - cell_len(label) - cell_len(tail)))
         table.add_row(Text(label, "bold"), ProgressBar(total=max(s.total, 1), completed=s.done, width=length), tail)
@@ -171,7 +180,7 @@ def _worker_row(member: str, several: bool, w: Worker) -> dict[str, str]:
         return row | {"trial": w.state}
     first = w.trials[0]
     best = [t.best_mse for t in w.trials if t.best_mse is not None and math.isfinite(t.best_mse)]
-    row |= {"step": str(first.step), "trial": str(first.trial)}
+    row |= {"step": str(first.step) if first.rung is None else f"rung {first.rung}", "trial": str(first.trial)}
     if len(w.trials) > 1:
         row["trial"] += f" +{len(w.trials) - 1}"
     least = min(w.trials, key=lambda t: t.epoch / max(t.max_epochs, 1))

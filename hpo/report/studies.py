@@ -14,6 +14,7 @@ from hpo.progress import duration
 from hpo.report.words import count
 from hpo.statistics import completed
 from hpo.study import Study
+from hpo.view import title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,9 +121,10 @@ def _read(folder: Path) -> StudyView:
     if study.description is None:
         raise SearchError(f"{folder} is not a study (it has no study.json); give the --out of hpo.search")
     step1, step2 = study.records(1), study.records(2)
-    if not completed(step1) and not completed(step2):
-        raise SearchError(f"{folder} has no finished trial yet; run `python -m hpo.search --out {folder}`")
     stage, running = _stage(folder)
+    if not completed(step1) and not completed(step2):
+        remedy = "wait" if running else f"run `python -m hpo.search --out {folder}`"
+        raise SearchError(f"{folder} has no finished trial in step 1 yet; {remedy}. {stage}")
     return StudyView(
         folder=folder,
         label="",
@@ -141,12 +143,16 @@ def _stage(folder: Path) -> tuple[str, bool]:
     look = Observer(folder).look()
     words = {"finished": "finished", "running": "still running", "waiting": "about to run", "stopped": "not running"}
     parts = []
-    for s in look.steps:
+    for s in look.parts:
+        if s.rung is not None and s.finished:
+            continue
+        where = f"in {s.name}" if s.rung is None else f"on {title(s)}"
         if s.total is None:
-            parts.append(f"step {s.step} not begun" if not s.done else f"{s.done:,} done in step {s.step}")
+            parts.append(f"{s.name} not begun" if not s.done else f"{s.done:,} done {where}")
             continue
         left = f", about {duration(s.seconds_left)} left" if s.seconds_left and not s.finished else ""
-        parts.append(f"{s.done:,} of {count(s.total, 'trial')} done in step {s.step}{left}")
+        rungs = f" ({s.left_on_rungs:,} more ended on rungs)" if s.left_on_rungs else ""
+        parts.append(f"{s.done:,} of {count(s.total, 'trial')} done {where}{rungs}{left}")
     return f"The study is {words.get(look.stage, look.stage)}: {'; '.join(parts)}.", look.stage == "running"
 
 

@@ -55,8 +55,9 @@ def append(out, worker, *records):
             writer.append(record)
 
 
-def describe(out, config, **more):
+def describe(out, config, *, num_train=None, num_validation=None, **more):
     """A `study.json` as the search writes it."""
+    rungs = {f"rung{k}": 40 for k in range(1, len(config.search.rungs) + 1)}
     columns = [{"name": n, "units": "1", "variable": n} for n in ("a", "b", "c")]
     description = {
         "schema": 1,
@@ -68,8 +69,8 @@ def describe(out, config, **more):
             "output_activation": "identity",
             "error_units": "standardised",
             "input_transforms": [["none"] * 3],
-            "num_train": {"1": 400, "2": 1600},
-            "num_validation": {"1": 100, "2": 400},
+            "num_train": num_train or {"1": 400, "2": 1600} | rungs,
+            "num_validation": num_validation or {"1": 100, "2": 400} | rungs,
         },
         "versions": {},
         "commit": None,

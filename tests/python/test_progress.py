@@ -17,9 +17,9 @@ STAMPED = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[+-]\d\d:\d\d \S")
 class Search:
     """A search told by hand, and what is written about it."""
 
-    def __init__(self, out, *, every_s=1e9, me="node1-1-aa"):
+    def __init__(self, out, *, every_s=1e9, me="node1-1-aa", config=CONFIG):
         self.out, self.lines, self.seconds = out, [], 0.0
-        describe(out, CONFIG)
+        describe(out, config)
         self.observer = Observer(out, clock=lambda: BEGIN.timestamp() + self.seconds)
         self.reporter = Reporter(self.lines.append, me=me, every_s=every_s)
 
@@ -65,6 +65,22 @@ def test_steps_begin_and_end_once_and_in_between_there_is_a_line_now_and_then(tm
     assert s.look() == ["step 2 began: 2 trials; 1 member, 1 worker (0 busy)"]
     append(s.out, "w", *(make_record(CONFIG, t, step=2) for t in s.observer._promoted[1]))
     assert s.look()[0].startswith("step 2 ended: 2/2 trials") and s.look() == []
+
+
+def test_rungs_have_lines_of_their_own(tmp_path):
+    s = Search(tmp_path / "study", config=make_config(trials=8, top=2, rungs=[0.01], reduction=4))
+    records = [make_record(CONFIG, t, mse=1e-5 * (t + 1)) for t in range(8)]
+    member(s.out, "node1-1-aa", leader=True, rung=1, workers=[worker(0, (1, 0, 1, 1.0))])
+    assert s.look() == ["rung 1 (p = 0.01) began: 8 trials; 1 member, 1 worker (1 busy)"]
+    append(s.out / "rung1", "w", *records)
+    [line] = s.look()
+    assert line.startswith("rung 1 (p = 0.01) ended: 8/8 trials, 0 failed, 2 go on, best MSE 1.000e-05 (trial 0)")
+    append(s.out, "r", *(r | {"state": "pruned", "rung": 1, "subset": 0.01} for r in records[2:]))
+    member(s.out, "node1-1-aa", leader=True, workers=[worker(0, (1, 0, 1, 1.0))])
+    assert s.look() == ["step 1 began: 2 trials; 1 member, 1 worker (1 busy)"]
+    append(s.out, "w", *records[:2])
+    [line] = s.look()
+    assert line.startswith("step 1 ended: 2/2 trials, 0 failed, 6 ended on rungs, best MSE")
 
 
 def test_a_study_that_goes_on_does_not_tell_its_past_again(tmp_path):

@@ -318,7 +318,7 @@ def test_the_latex_table_compiles_or_at_least_balances(study, tmp_path):
 # -- the command --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("what", "message"), [("nothing", "is not a study"), ("empty", "has no finished trial yet")])
+@pytest.mark.parametrize(("what", "message"), [("nothing", "is not a study"), ("empty", "no finished trial in step 1")])
 def test_nothing_to_report_is_said_readably(tmp_path, capsys, what, message):
     folder = cases.make_study(tmp_path / "s", trials=0, step2=()) if what == "empty" else tmp_path
     assert report.main([str(folder)]) == 2

@@ -149,6 +149,84 @@ def test_a_trial_that_a_group_of_ranks_trains_is_running_once(out):
     assert o.look().groups == ()
 
 
+# -- rungs -----------------------------------------------------------------------------------------------------------
+
+ON_RUNGS = make_config(trials=20, top=2, rungs=[0.005, 0.02], reduction=4)
+
+
+@pytest.fixture
+def climbing(tmp_path):
+    """20 trials, all of them finished on the first rung (one failed); 5 go on to the second, which 2 have finished."""
+    out = tmp_path / "study"
+    sizes = {"rung1": 40, "rung2": 160, "1": 400, "2": 1600}
+    describe(out, ON_RUNGS, num_train=sizes, num_validation=sizes)
+    error = "diverged: the loss was infinite in epoch 3"
+    records = [make_record(ON_RUNGS, t, error=error if t == 7 else None, after_s=t) for t in range(20)]
+    append(out / "rung1", "m", *records)
+    whole = sorted((r for r in records if not r["error"]), key=lambda r: r["validation_mse"])
+    best = sorted(r["trial"] for r in whole[:5])
+    append(out / "rung2", "m", *(make_record(ON_RUNGS, t, after_s=60.0, seconds=20.0) for t in best[:2]))
+    member(out, "node1-1-aa", now=100.0, leader=True, rung=2, workers=[worker(0, (1, best[2], 50, 20.0), now=100.0)])
+    return out, best
+
+
+def test_a_search_on_rungs_stands_where_its_rungs_stand(climbing, capsys):
+    out, best = climbing
+    o = look(out)
+    one, two = o.rungs
+    assert (one.total, one.done, one.failed, one.running, one.going_on, one.finished) == (20, 20, 1, 0, 5, True)
+    assert (two.total, two.done, two.failed, two.running, two.going_on, two.finished) == (5, 2, 0, 1, None, False)
+    assert [(s.total, s.done, s.running) for s in o.steps] == [(None, 0, 0), (None, 0, 0)] and o.stage == "running"
+    assert one.best[0].trial in best and o.members[0].state == "rung 2"
+    lines = status.report(o)
+    assert any(x.startswith("rung 1 (p = 0.005): 20/20 trials (100.0 %), 1 failed, 5 go on, best MSE") for x in lines)
+    assert any(x.startswith("rung 2 (p = 0.02): 2/5 trials (40.0 %), 1 running, 0 failed, best MSE") for x in lines)
+    assert "step 1: begins when rung 2 is finished" in lines and "step 2: begins when step 1 is finished" in lines
+    assert sum(x.startswith("  1. trial") for x in lines) == 1, "the best of the rung under way"
+    status.main([str(out), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert [(s["subset"], s["done"]) for s in told["rungs"]] == [(0.005, 20), (0.02, 2)] and len(told["steps"]) == 2
+    picture = drawn(o, 100, 30)
+    assert picture[0].startswith("rung 2 ━") and picture[0].endswith("2/5  40 %")
+    assert ["0", "cpu", "rung", "2"] in [line.split()[:4] for line in picture]
+
+
+def test_the_time_left_on_a_rung_is_that_of_its_own_trials(climbing):
+    out, best = climbing
+    o = observer(out, 100.0)
+    rung = o.look().rungs[1]
+    for params in (o._tallies["rung1"].done[t].record["params"] for t in best):
+        hidden = o._space.hidden(params)
+        on_rung, in_step = (o._cost(part, hidden, {"batch_size": 1024, "max_epochs": 100}) for part in ("rung2", 1))
+        assert on_rung < in_step
+    cost = {t: o._draw("rung2", t) for t in best}
+    done = sum(cost[t] for t in best[:3])  # the third has run 50 epochs, the others stopped after 6 of 100
+    left = sum(cost[t] for t in best[3:])
+    assert rung.seconds_left == pytest.approx(60.0 * left / done, rel=0.01), "since the first of them began, at 40 s"
+
+
+def test_step_1_after_rungs_has_the_trials_that_came_so_far(climbing):
+    out, best = climbing
+    append(out / "rung2", "m", *(make_record(ON_RUNGS, t, after_s=90.0) for t in best[2:]))
+    o = observer(out, 100.0)
+    left = o.look()
+    assert left.rungs[1].going_on == 2 and left.steps[0].total == 2, "one in four, and no fewer than are retrained"
+    chosen = sorted(o._chosen(1))
+    records = [make_record(ON_RUNGS, t, after_s=10.0) for t in range(20) if t not in chosen]
+    ended = [r | {"state": "pruned", "rung": 1 if r["trial"] not in best else 2, "subset": 0.02} for r in records]
+    append(out, "m-rungs", *ended)
+    member(out, "node1-1-aa", now=100.0, workers=[worker(0, (1, chosen[1], 50, 5.0), now=100.0)])
+    append(out, "m", make_record(ON_RUNGS, chosen[0], after_s=99.0))
+    o = look(out)
+    first = o.steps[0]
+    assert (first.total, first.done, first.pruned, first.left_on_rungs, first.running) == (2, 1, 0, 18, 1)
+    assert first.begun == pytest.approx(BEGIN.timestamp() + 97.0), "not when trials of the rungs were"
+    [line] = [x for x in status.report(o) if x.startswith("step 1: ")]
+    assert line.startswith("step 1: 1/2 trials (50.0 %), 1 running, 0 failed, 18 ended on rungs, best MSE")
+    append(out, "m", make_record(ON_RUNGS, chosen[1], after_s=100.0))
+    assert look(out).steps[1].total == 2
+
+
 # -- who is alive ----------------------------------------------------------------------------------------------------
 
 
