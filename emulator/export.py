@@ -224,13 +224,16 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     if args.batch < 1:
         raise ValueError(f"--batch {args.batch}: expected 1 or more")
     networks = retrained_networks(args.study)
+    if args.without_head:
+        networks = _with_head(networks, console)
     first = load_bundle(networks[0].model)
     # before anything is measured: what is wrong with these shows now
     constraints = OutputConstraints.parse(args.bounds, args.order, first.output_columns)
     largest = _largest_errors(args.max_error_of, first)
     if args.without_head and constraints is not None:
         raise ValueError("--bounds and --order hold outputs, which a network --without-head does not give")
-    latencies = _latencies(args, networks, console)
+    form = _Form(constraints, args.without_head)
+    latencies = _latencies(args, networks, form, form.variant(first), console)
     measures, limits = _measures(args, networks, largest, console)
     candidates = [
         select.Candidate(
@@ -257,7 +260,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
         )
 
     choice = choose(candidates if args.stability is None else cautious(candidates, known, args.stability))
-    export_text.print_candidates(console, candidates, latencies, choice, known, args.stability)
+    export_text.print_candidates(console, candidates, latencies, choice, known, args.stability, form.words)
     if known and not args.pick.startswith("trial:"):
         picks = picks_under_retraining(candidates, known, lambda some: choose(some).candidate)
         export_text.print_stability(console, picks, known)
@@ -269,8 +272,7 @@ def _run(args: argparse.Namespace, console: Console) -> None:
     if not args.no_holdout:
         samples, rows = holdout(bundle.provenance, args.data)
         fresh = np.concatenate([fresh, samples.read(rows[:_NUM_VERIFY_SAMPLES])[0]])
-    exported = bundle.without_head() if args.without_head else bundle
-    checked = export(exported, targets, fresh, args.verify_tolerance)
+    checked = export(form.of(bundle), targets, fresh, args.verify_tolerance)
     export_text.print_verification(console, checked.num_samples, checked.tolerance, checked.differences)
     if not args.no_holdout:
         predictors = {f"emulator (trial {choice.candidate.trial})": bundle.predict}
@@ -337,17 +339,56 @@ def _formats(text: str) -> list[str]:
     return formats
 
 
-def _latencies(args: argparse.Namespace, networks: list, console: Console) -> dict[int, dict[int, float]]:
+@dataclass(frozen=True)
+class _Form:
+    """What becomes of a network when it is exported."""
+
+    constraints: OutputConstraints | None
+    without_head: bool
+
+    @property
+    def words(self) -> str:
+        """Empty: it is exported as it was trained."""
+        return " and ".join(
+            ["with bounds or order"] * (self.constraints is not None) + ["without head"] * self.without_head
+        )
+
+    def of(self, bundle: Bundle) -> Bundle:
+        bundle = replace(bundle, constraints=self.constraints)
+        return bundle.without_head() if self.without_head else bundle
+
+    def variant(self, bundle: Bundle) -> str:
+        """By what `latency.json` tells it from the network as it was trained."""
+        limits = [] if self.constraints is None else [self.constraints.to_json(bundle.output_columns)]
+        return ", ".join([*limits, *["without head"] * self.without_head])
+
+
+def _with_head(networks: list[RetrainedNetwork], console: Console) -> list[RetrainedNetwork]:
+    """Those that have an output head, which `--without-head` may leave out."""
+    found = [n for n in networks if load_bundle(n.model).head is not None]
+    if not found:
+        raise ValueError("--without-head: no network of the study has an output head to leave out")
+    if len(found) < len(networks):
+        without = sorted({n.trial for n in networks} - {n.trial for n in found})
+        console.print(f"without a head to leave out, and so no candidates: {', '.join(f'trial {t}' for t in without)}")
+    return found
+
+
+def _latencies(
+    args: argparse.Namespace, networks: list, form: _Form, variant: str, console: Console
+) -> dict[int, dict[int, float]]:
+    """Of what would be exported of each network."""
     with console.status("measuring latencies through libemulator ...") as status:
 
         def writer(network):
-            return lambda path: write_onnx(load_bundle(network.model), path)
+            return lambda path: write_onnx(form.of(load_bundle(network.model)), path)
 
         return latency.measure_study(
             args.study,
             [(n.trial, writer(n)) for n in networks],
             sorted({*latency.BATCH_SIZES, args.batch}),
             again=args.remeasure,
+            variant=variant,
             progress=lambda t: status.update(f"measuring the latency of trial {t} through libemulator ..."),
         )
 

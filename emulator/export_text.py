@@ -21,9 +21,14 @@ def print_candidates(
     choice: Choice,
     known: Mapping[int, Spread],
     stability: float | None,
+    form: str,
 ) -> None:
-    """The candidates with all that limits were set on; which ones were ruled out; the choice and its reason."""
-    table = Table(title="retrained networks; latency in ns per sample, one thread", title_justify="left")
+    """The candidates with all that limits were set on; which ones were ruled out; the choice and its reason.
+
+    `form`: what is exported and timed, rather than networks as they were trained; empty: these.
+    """
+    title = f"retrained networks{form and f', {form}'}; latency in ns per sample, one thread"
+    table = Table(title=title, title_justify="left")
     sizes = sorted(latencies[candidates[0].trial])
     measures = list(candidates[0].measures)
     headings = ["", "trial", "validation\nMSE", *(["mean", "std"] if known else []), *measures, "para-\nmeters"]

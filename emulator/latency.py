@@ -56,6 +56,7 @@ def measure_study(
     batch_sizes: Sequence[int] = BATCH_SIZES,
     *,
     again: bool = False,
+    variant: str = "",
     progress: Callable[[int], None] = lambda trial: None,
 ) -> dict[int, dict[int, float]]:
     """Latencies of a study's networks, measured where missing and kept in `latency.json`.
@@ -68,6 +69,8 @@ def measure_study(
     batch_sizes : sequence of int
     again : bool
         Measure all anew. Also done when the file was made on another kind of processor.
+    variant : str
+        What the files are rather than the networks as they were trained (with bounds, say): kept apart by this text.
     progress : function of the trial number, called before each measurement
 
     Returns
@@ -76,14 +79,17 @@ def measure_study(
     """
     path = Path(study) / "latency.json"
     here = machine()
-    kept: dict[str, dict[str, float]] = {}
-    if path.exists() and not again:
+    kept: dict[str, dict[str, dict[str, float]]] = {"": {}}  # by variant, trial and batch size
+    if path.exists():
         data = json.loads(path.read_text())
         if data.get("machine") == here and data.get("schema") == SCHEMA:
-            kept = data["trials"]
+            kept = {"": data["trials"]} | data.get("variants", {})
+    rows = kept.setdefault(variant, {})
+    if again:
+        rows.clear()
     result = {}
     for trial, write in models:
-        known = {int(b): ns for b, ns in kept.get(str(trial), {}).items()}
+        known = {int(b): ns for b, ns in rows.get(str(trial), {}).items()}
         missing = [b for b in batch_sizes if b not in known]
         if missing:
             progress(trial)
@@ -91,15 +97,17 @@ def measure_study(
                 model = Path(folder) / "model.onnx"
                 write(model)
                 known |= measure(model, missing)
-            kept[str(trial)] = {str(b): ns for b, ns in sorted(known.items())}
+            rows[str(trial)] = {str(b): ns for b, ns in sorted(known.items())}
             _write(path, here, kept)
         result[trial] = {b: known[b] for b in batch_sizes}
     return result
 
 
-def _write(path: Path, here: str, trials: dict) -> None:
+def _write(path: Path, here: str, kept: dict) -> None:
+    trials, variants = kept[""], {text: rows for text, rows in kept.items() if text}
     sizes = sorted({int(b) for row in trials.values() for b in row})
     data = {"schema": SCHEMA, "machine": here, "unit": "ns per sample", "batch_sizes": sizes, "trials": trials}
+    data |= {"variants": variants} if variants else {}
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.write_text(json.dumps(data, indent=1) + "\n")
     os.replace(temporary, path)

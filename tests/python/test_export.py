@@ -233,6 +233,42 @@ def test_bounds_and_order_reach_the_file_and_the_holdout_table(study, out, capsy
     assert json.loads(LibEmulator(out).metadata("libemulator.output_constraints"))["bounds"] == {"f": [0.45, 0.55]}
 
 
+@pytest.fixture
+def untimed(study):
+    """The study without its latencies, which come back afterwards."""
+    path = study / "latency.json"
+    kept = path.read_bytes() if path.exists() else None
+    path.unlink(missing_ok=True)
+    yield study
+    path.unlink(missing_ok=True) if kept is None else path.write_bytes(kept)
+
+
+def test_what_is_timed_is_what_is_exported(untimed, out, capsys, monkeypatch):
+    """Trials 3 and 9 take their time; bounds cost trial 5 more than its layers do."""
+    study, timed = untimed, []
+
+    def measure(model, batch_sizes):
+        metadata = LibEmulator(model).metadata
+        trial = json.loads(metadata("libemulator.provenance"))["trial"]
+        timed.append((trial, metadata("libemulator.output_constraints") is not None))
+        return {b: {3: 20.0, 5: 10.0 + 30.0 * timed[-1][1], 9: 30.0}[trial] for b in batch_sizes}
+
+    monkeypatch.setattr(latency, "measure", measure)
+    assert run(study, out, "--no-holdout") == 0 and "\ntrial 5: " in capsys.readouterr().out
+    assert run(study, out, "--no-holdout", "--bounds", "f=0:1") == 0
+    text = capsys.readouterr().out
+    assert "\ntrial 3: " in text and "retrained networks, with bounds or order; latency" in text
+    assert sorted(timed) == [(t, b) for t in (3, 5, 9) for b in (False, True)]
+    kept = json.loads((study / "latency.json").read_text())
+    assert kept["trials"]["5"]["16"] == 10.0, "what the report draws are the networks as they were trained"
+    assert [rows["5"]["16"] for rows in kept["variants"].values()] == [40.0]
+    for options in ([], ["--bounds", "f=0:1"]):
+        assert run(study, out, "--no-holdout", *options) == 0
+    assert len(timed) == 6, "both are kept"
+    assert run(study, out, "--no-holdout", "--bounds", "f=0:2") == 0
+    assert len(timed) == 9, "other bounds are another file"
+
+
 def test_latency_may_be_that_of_any_batch_size(study, out, capsys):
     assert run(study, out, "--no-holdout", "--batch", "7") == 0
     text = capsys.readouterr().out
@@ -303,6 +339,7 @@ def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, ou
         (["--bounds", "f=2:1"], "a lower bound that is not above"),
         (["--order", "f"], "at least two outputs"),
         (["--batch", "0"], "expected 1 or more"),
+        (["--without-head"], "no network of the study has an output head to leave out"),
     ],
 )
 def test_a_wrong_option_is_a_message_and_no_file(study, out, capsys, options, message):

@@ -1,5 +1,6 @@
 """Output heads in a search: prepared, trained by every engine, scored in the units of the outputs, saved, refused."""
 
+import json
 from pathlib import Path
 
 import netCDF4
@@ -145,15 +146,18 @@ def test_the_recorded_error_is_that_of_the_saved_network_in_the_units_of_the_out
 
 def test_export_writes_the_chosen_network_with_or_without_its_head(context, tmp_path, capsys):
     trial = trial_with(context, "activation")
+    direct = trial_with(context, "direct")
     runner = TrialRunner(context, torch.device("cpu"), "w")
-    runner.start(Task(step=2, trial=trial, flop=1.0, extra={}))
     ended = []
-    while not ended:
-        ended = runner.advance()
+    for number in (trial, direct):
+        runner.start(Task(step=2, trial=number, flop=1.0, extra={}))
+        while len(ended) < (1 if number == trial else 2):
+            ended += runner.advance()
     (context.folder / "study.json").write_text("{}")
     (context.folder / "step2" / "worker-w.jsonl").unlink(missing_ok=True)
     with RecordWriter(context.folder / "step2" / "worker-w.jsonl") as records:
-        records.append(ended[0][1])
+        for _, record in ended:
+            records.append(record)
     command = [str(context.folder), "--pick", f"trial:{trial}", "--format", "onnx", "--no-holdout"]
     # fn_3 reaches from 0.998 to 1 in so few samples: a rounding is 3e-5 of that
     command += ["--verify-tolerance", "1e-3", "--out"]
@@ -161,7 +165,9 @@ def test_export_writes_the_chosen_network_with_or_without_its_head(context, tmp_
     assert export.main([*command, str(tmp_path / "bare.onnx"), "--without-head"]) == 0
     assert LibEmulator(tmp_path / "whole.onnx").output_names == ("fn_1", "fn_2", "fn_3", "fn_4")
     assert LibEmulator(tmp_path / "bare.onnx").output_names == ("ln_smax",)
-    capsys.readouterr()
+    assert f"without a head to leave out, and so no candidates: trial {direct}\n" in capsys.readouterr().out
+    kept = json.loads((context.folder / "latency.json").read_text())
+    assert set(kept["trials"]) == {str(trial), str(direct)} and set(kept["variants"]["without head"]) == {str(trial)}
     assert export.main([*command, str(tmp_path / "no.onnx"), "--without-head", "--bounds", "fn=0:1"]) == 2
     assert "which a network --without-head does not give" in capsys.readouterr().err
     assert not (tmp_path / "no.onnx").exists()
