@@ -1,0 +1,53 @@
+"""What a host gets: an installation with everything in it, a model with names, units and ranges, and its results."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.python.onnx_models import emulator_graph, random_net
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def prefix(tmp_path_factory):
+    """An installation of the shared library with its Fortran modules and the example library of the case study."""
+    if shutil.which("cmake") is None or shutil.which(os.environ.get("FC", "gfortran")) is None:
+        pytest.skip("needs cmake and a Fortran compiler; Debian: apt install cmake gfortran")
+    build, installed = ROOT / "build" / "package", tmp_path_factory.mktemp("installed")
+    options = ["-DCMAKE_BUILD_TYPE=Release", "-DLIBEMULATOR_TESTS=OFF", "-DLIBEMULATOR_ACTIVATION=ON"]
+    for command in (
+        ["cmake", "-S", ROOT, "-B", build, *options],
+        ["cmake", "--build", build, "--parallel", "2"],
+        ["cmake", "--install", build, "--prefix", installed],
+    ):
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return installed
+
+
+@pytest.fixture(scope="session")
+def environment(prefix):
+    """Variables by which a host finds that installation."""
+    library = next(prefix.glob("lib*/**/libemulator.so")).parent
+    return os.environ | {"PKG_CONFIG_PATH": str(library / "pkgconfig"), "LD_LIBRARY_PATH": str(library)}
+
+
+@pytest.fixture(scope="session")
+def described_model(tmp_path_factory):
+    """A model of 7 inputs and 2 outputs that says what they are: fields of one column and of several."""
+    net = random_net(1, [7, 30, 2], input_transforms=["none", "log", *["log"] * 5])
+    numbers = {"input_min": net.low_I, "input_max": net.high_I, "output_min": [-9, -9], "output_max": [9, 9]}
+    lines = {
+        "schema": ["1"],
+        "input_names": ["temperature", "pressure", "wind", "tracer_1", "tracer_2", "tracer_3", "tracer_4"],
+        "input_units": ["K", "hPa", "m s-1", "cm-3", "cm-3", "cm-3", "cm-3"],
+        "output_names": ["rate_1", "rate_2"],
+        "output_units": ["s-1", "s-1"],
+    } | {name: [repr(float(value)) for value in values] for name, values in numbers.items()}
+    path = tmp_path_factory.mktemp("described") / "model.onnx"
+    path.write_bytes(emulator_graph(net, {f"libemulator.{key}": "\n".join(value) for key, value in lines.items()}))
+    return path
