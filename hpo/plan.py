@@ -187,8 +187,8 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         known = found is not None and found.low is not None
         text = f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})" if known else "-"
         if not known or found.low <= 0.0:
-            hazy.append(f"{f:.4g}")
-        table.add_row(f"{f / probe.reference:.4g}", text, f"{probe.seconds[:, k].mean():.3g}")
+            hazy.append(f"{f:.3g}")
+        table.add_row(f"{f / probe.reference:.3g}", text, f"{probe.seconds[:, k].mean():.3g}")
     whole = "1" if probe.reference == 1.0 else f"1 (here {probe.reference:g} of the data)"
     table.add_row(whole, "", f"{probe.seconds[:, -1].mean():.3g}")
     console.print(table)
@@ -212,7 +212,7 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
     for o in alternatives(found, chosen):
         table.add_row(
             "*" if o is chosen else "",
-            f"{o.p_subset:.4g}",
+            f"{o.p_subset:.3g}",
             f"{o.trials:,}",
             str(o.top),
             f"{o.cost_flop:.3f}",
@@ -229,7 +229,7 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
     console.print(table)
     error, low, high = found.one_step_error
     lines = [
-        f"recommended (*): p_subset = {chosen.p_subset:.4g}, trials = {chosen.trials:,}, top = {chosen.top} "
+        f"recommended (*): p_subset = {chosen.p_subset:.3g}, trials = {chosen.trials:,}, top = {chosen.top} "
         f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost_flop:.1%} of the full search's arithmetic "
         f"and {chosen.cost_seconds:.1%} of its worker time; the larger of the two is {chosen.cost_low:.1%} to "
         f"{chosen.cost_high:.1%} in a single search, as it happens to retrain small or large networks.",
@@ -318,7 +318,8 @@ def _after(args: argparse.Namespace, console: Console) -> None:
     if any(a.better is not None for a in advice):
         path = args.study / "next.toml"
         path.write_text(f"# As python -m hpo.plan advises.\n\n{to_toml(changed(config, advice))}", encoding="utf-8")
-        console.print(f"\nnext:\n  python -m hpo.search --config {path} --out {args.study}-2", highlight=False)
+        command = f"python -m hpo.search --config {path} --out {args.study}-2"
+        console.print(f"\nnext:\n  {command}", highlight=False, soft_wrap=True)
     else:
         console.print("\nnothing to change", highlight=False)
 

@@ -15,6 +15,7 @@ _NAMES = {
     "sizes": "(d): the projects on 5, 20 and 80 % of the samples",
     "light": "(e): how small a network can be, and its nanoseconds",
     "plan": "what hpo.plan recommends, run and held against the full search",
+    "calibration": "how often the plan is right, from probes and searches drawn from the projects",
 }
 
 
@@ -27,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = p.add_argument
     add("name", choices=_NAMES, metavar="NAME", help=", ".join(_NAMES))
-    add("--data", type=Path, required=True, metavar="FILE", help="samples")
+    add("--data", type=Path, metavar="FILE", help="samples; not needed with --tables-only")
     add("--out", type=Path, default=Path("experiments"), metavar="DIR", help="for studies and tables")
     add(
         "--used", type=float, default=0.8, metavar="P", help="part of the samples taken for all the data (default: 0.8)"
@@ -43,8 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from hpo.experiments import searches, tables
 
-    machine = searches.Machine(args.out, args.data.resolve(), args.used, args.trials, args.workers, args.device)
+    data = args.data.resolve() if args.data is not None else None
+    machine = searches.Machine(args.out, data, args.used, args.trials, args.workers, args.device)
     try:
+        if data is None and not args.tables_only:
+            raise SearchError("no samples are named; give --data FILE, or --tables-only for what has finished")
         if not 0.0 < args.used < 1.0:
             raise SearchError(f"--used is {args.used}; expected a number between 0 and 1: the rest is held out")
         if not args.tables_only:
@@ -67,6 +71,10 @@ def _tables(tables, machine, name: str) -> dict[str, str]:
         found = tables.read_projects(machine)
         kinds = ("projects", "groups", "seeds")
         return {kind: getattr(tables, f"{kind}_table")(found) for kind in kinds}
+    if name == "calibration":
+        from hpo.experiments.calibration import calibration_table
+
+        return {name: calibration_table(tables.read_projects(machine))}
     return {name: getattr(tables, f"{name}_table")(machine)}
 
 

@@ -27,8 +27,8 @@ class Machine:
     Attributes
     ----------
     out : Path
-    data : Path
-        Samples.
+    data : Path or None
+        Samples; none are needed for tables of what has finished.
     used : float
         Part of the samples that stands for all the data; the rest is held out.
     trials : int or None
@@ -38,7 +38,7 @@ class Machine:
     """
 
     out: Path
-    data: Path
+    data: Path | None
     used: float
     trials: int | None = None
     workers: int | None = None
@@ -88,7 +88,7 @@ def command(machine: Machine, module: str, *arguments) -> None:
     if module.startswith("hpo."):
         words += ["--device", machine.device]
         words += [] if machine.workers is None else ["--workers", str(machine.workers)]
-    print("+", " ".join(words[1:]), flush=True)
+    print("+ python", " ".join(words[1:]), flush=True)
     status = subprocess.run(words, check=False).returncode
     if status in (75, 130, 143):
         raise Interrupted
@@ -100,6 +100,11 @@ def projects(machine: Machine, used: float | None = None, parts: Sequence[float]
     """Experiments (a) and (b): the same trials at every p_subset, the best of each retrained."""
     for p in sorted(parts):
         search(machine, machine.project(p, used), settings(machine, "projects.toml", used, p_subset=p))
+
+
+def calibration(machine: Machine) -> None:
+    """Nothing but the projects, from whose networks probes and searches are drawn."""
+    projects(machine)
 
 
 def sizes(machine: Machine) -> None:

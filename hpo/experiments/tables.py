@@ -166,31 +166,34 @@ def sizes_table(machine: Machine) -> str:
             projects = read_projects(machine, used)
         except SearchError:
             continue
-        whole, others = projects[0], projects[1:]
+        whole = projects[0]
         truth = {r["trial"]: r["validation_mse"] for r in statistics.completed(whole.step1)}
         total = whole.num_samples
         best = min(p.best["validation_mse"] for p in projects)
-        for p in others:
+        for p in projects:
             first = statistics.completed(p.step1)
             errors = [(r["validation_mse"], truth[r["trial"]]) for r in first if r["trial"] in truth]
             ratio = p.best["validation_mse"] / best
-            cells = (f"{ratio:.2f}", _interval(errors), "yes" if ratio <= _NEAR else "no")
+            order = _interval(errors) if p is not whole else "-"
+            cells = (f"{p.best['validation_mse']:.2e}", f"{ratio:.2f}", order, _yes(ratio <= _NEAR))
             rows.append((f"{total:,}", f"{p.p_subset:g}", f"{p.num_samples:,}", *cells))
     if not rows:
         raise SearchError("no size has its project on all the data finished; run `python -m hpo.experiments sizes`")
-    head = ("all the data", "p_subset", "samples", "times the best", "rank correlation with p = 1", "within 20 %")
+    order = "rank correlation with p = 1"
+    head = ("all the data", "p_subset", "samples", "after step 2", "times the best", order, "within 20 %")
     return markdown(head, rows)
 
 
 def algorithms_table(machine: Machine) -> str:
     """Experiment (c): after both steps, and in step 1 alone at equal cost."""
-    studies, names = [], []
+    studies, names, sizes = [], [], {}
     for name in algorithm_names():
         for seed in SEEDS:
             folder = algorithm(machine, name, seed)
             if Study(folder).description is not None and Study(folder).records(2, curves=False):
                 studies.append(folder)
                 names.append(name)
+                sizes.setdefault(name, []).extend(r["num_parameters"] for r in Study(folder).records(1, curves=False))
     if not studies:
         raise SearchError("no algorithm has finished; run `python -m hpo.experiments algorithms`")
     final = compare.grouped([compare.spent(f, "flop") for f in studies], names)
@@ -200,11 +203,13 @@ def algorithms_table(machine: Machine) -> str:
     for r in compare.rows(final):
         s = subset[r.name]
         cells = (_spread(s.cost, 1e12), _spread(s.error), _spread(s.equal_cost_error), _spread(r.cost, 1e12))
-        rows.append((r.name, str(r.seeds), f"{r.drawn:.0f}", *cells, _spread(r.error)))
+        drawn = (f"{r.drawn:.0f}", f"{np.mean(sizes[r.name]):,.0f}")
+        rows.append((r.name, str(r.seeds), *drawn, *cells, _spread(r.error)))
     head = (
         "algorithm",
         "seeds",
         "configurations",
+        "their parameters, mean",
         "step 1 [TFLOP]",
         "best MSE of step 1",
         "the same at equal cost",
@@ -218,7 +223,7 @@ def _spread(value: tuple[float, float | None], unit: float = 1.0) -> str:
     mean, deviation = value
     if not np.isfinite(mean):
         return "-"
-    return f"{mean / unit:.3g}" + ("" if deviation is None else f" ± {deviation / unit:.1g}")
+    return f"{mean / unit:.3g}" + ("" if deviation is None else f" ± {float(f'{deviation / unit:.1g}'):g}")
 
 
 def light_table(machine: Machine) -> str:

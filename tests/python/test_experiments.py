@@ -10,7 +10,7 @@ import pytest
 from hpo.config import Config
 from hpo.errors import SearchError
 from hpo.experiments import __main__ as command
-from hpo.experiments import searches, tables
+from hpo.experiments import calibration, searches, tables
 from tests.python.study_cases import append, describe, make_config, make_record
 
 TRUE = [1e-4 * (k + 1) for k in range(20)]  # errors on all the data, by trial
@@ -58,13 +58,37 @@ def test_the_projects_are_held_against_the_one_on_all_the_data(machine):
     assert row[-1] == "group 3"
 
     text = tables.sizes_table(machine)
-    assert "| 500 | 0.05 |" in text and "| 2.00 |" in text and text.rstrip().endswith("| no |")
+    assert [row[1:5] for row in cells(text)[2:]] == [
+        ["1", "500", "2.00e-05", "1.00"],
+        ["0.05", "500", "4.00e-05", "2.00"],
+    ]
+    assert [row[-1] for row in cells(text)[2:]] == ["yes", "no"]
 
 
 def test_a_missing_project_on_all_the_data_is_named(machine):
     project(machine, 0.05, range(20), {0: 1e-4})
     with pytest.raises(SearchError, match=r"p-1 is not finished"):
         tables.read_projects(machine)
+
+
+def test_algorithms_are_compared_by_their_best_errors_and_what_their_configurations_cost(machine):
+    for name, error, size in (("random", 1e-3, 100), ("tpe", 2e-3, 300)):
+        for seed in (1, 2):
+            config = make_config(p_subset=0.25, trials=2, top=1, seed=seed)
+            folder = searches.algorithm(machine, name, seed)
+            describe(folder, config)
+            for t in range(2):
+                known = {"validation_mse": error * (1 + t) * seed, "num_parameters": size, "hidden": [size]}
+                append(folder, "w", make_record(config, t) | known)
+            append(folder, "w", make_record(config, 0, step=2) | known | {"validation_mse": error * seed / 10})
+    head, _, *rows = cells(tables.algorithms_table(machine))
+    random, tpe = (dict(zip(head, row, strict=True)) for row in rows)
+    assert (random["algorithm"], tpe["algorithm"]) == ("random", "tpe"), "best first"
+    assert (random["seeds"], random["configurations"], tpe["their parameters, mean"]) == ("2", "2", "300")
+    assert tpe["best MSE of step 1"] == "0.003 ± 0.001" and random["best MSE after step 2"] == "0.00015 ± 7e-05"
+    # three inputs, one output: 2 * 6 epochs * (400 * (3 * 4 - 3) + 100 * 4) * width, twice
+    assert random["step 1 [TFLOP]"].startswith(f"{2 * 12 * 4000 * 100 / 1e12:.3g}")
+    assert tpe["the same at equal cost"] == "-", "for what both of random's cost it has none"
 
 
 def test_the_lightest_networks_are_sought_within_factors_of_the_best_error(machine):
@@ -112,6 +136,32 @@ def test_a_planned_search_is_judged_by_error_and_cost_and_against_what_was_foret
     assert found["at most 1% by both"] == "no" and found["the probe, core-seconds"] == "30.0%"
 
 
+def calibrated(machine):
+    _, _, *rows = cells(calibration.calibration_table(tables.read_projects(machine)))
+    return {(row[0], row[1]): row[2:] for row in rows}
+
+
+def test_probabilities_are_held_against_searches_drawn_from_the_projects(machine, monkeypatch):
+    monkeypatch.setattr(calibration, "_PROBES", 4)
+    monkeypatch.setattr(calibration, "_SEARCHES", 200)
+    project(machine, 1.0, range(20), {t: TRUE[t] for t in range(4)})
+    project(machine, 0.05, range(20), {t: TRUE[t] for t in range(4)})  # orders them as all the data do, without luck
+    rows = calibrated(machine)
+    assert list(rows) == [("0.05", "1"), ("0.05", "3"), ("0.05", "5"), ("all", "")]
+    for within, came, _, _ in rows.values():
+        assert within.startswith("100%") and came == "100%"
+
+
+def test_a_part_that_orders_the_other_way_round_is_seen_to_fail_and_foretold_to(machine, monkeypatch):
+    monkeypatch.setattr(calibration, "_PROBES", 4)
+    monkeypatch.setattr(calibration, "_SEARCHES", 200)
+    project(machine, 1.0, range(20), {t: TRUE[t] for t in range(4)})
+    project(machine, 0.05, range(19, -1, -1), {19: TRUE[19]})
+    within, came, cost, cost_came = calibrated(machine)["0.05", "3"]
+    assert came == "0%" and int(within.partition("%")[0]) < 20
+    assert float(cost.partition(" ")[0]) == pytest.approx(float(cost_came), rel=0.5)  # few networks, large spread
+
+
 def test_every_experiment_runs_valid_searches(machine, monkeypatch):
     ran = []
     monkeypatch.setattr(searches, "command", lambda machine, *words: ran.append([str(w) for w in words]))
@@ -139,5 +189,7 @@ def test_the_write_up_names_every_experiment_and_only_commands_that_exist():
 def test_a_command_that_cannot_be_is_refused(tmp_path, capsys):
     assert command.main(["projects", "--data", "x.nc", "--out", str(tmp_path), "--used", "1"]) == 2
     assert "--used is 1.0" in capsys.readouterr().err
-    assert command.main(["light", "--data", "x.nc", "--out", str(tmp_path), "--tables-only"]) == 2
+    assert command.main(["light", "--out", str(tmp_path)]) == 2
+    assert "no samples are named" in capsys.readouterr().err
+    assert command.main(["light", "--out", str(tmp_path), "--tables-only"]) == 2
     assert "is not finished" in capsys.readouterr().err
