@@ -10,11 +10,10 @@
 !!
 !! Thread-safe: no module variables, no saved locals, no I/O, no stop. A point's bits do not depend on its neighbours'.
 module aerosol_activation_head
-  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
-  use aerosol_activation_constants, only: r8, num_modes, pi, ln_sigma_g
+  use aerosol_activation_constants, only: r8, num_modes, ln_sigma_g
   implicit none
   private
-  public :: kelvin_t, activated_fractions, read_kelvin, mass_from_number
+  public :: kelvin_t, activated_fractions, read_kelvin
 
   !> What the Kelvin length depends on. The numbers are those of the parcel model that made the training samples, not
   !! the host's: `read_kelvin` takes them from the model file. The defaults are those of the case study.
@@ -32,7 +31,6 @@ module aerosol_activation_head
   real(r8), parameter :: least_radius = 1.e-4_r8, largest_radius = 100._r8  !! um
   real(r8), parameter :: least_kappa = 1.e-12_r8, largest_kappa = 3._r8
   real(r8), parameter :: least_ln_smax = log(1.e-6_r8), largest_ln_smax = log(0.3_r8)
-  real(r8), parameter :: negligible = 1.e-290_r8       !! below it 1/erfc overflows; fm is below 1e-250
   real(r8), parameter :: z_scale(num_modes) = 1._r8/(3._r8*sqrt(2._r8)*ln_sigma_g)
   real(r8), parameter :: mass_shift(num_modes) = 3._r8*ln_sigma_g/sqrt(2._r8)
 
@@ -104,38 +102,6 @@ contains
     q = w*w
     l = w*(2._r8 + q*(2._r8/3._r8 + q*(0.4_r8 + q*(2._r8/7._r8 + q*(2._r8/9._r8 + q*(2._r8/11._r8))))))
   end function log_1_plus
-
-  !> fm of a mode from its fn alone, as the lognormal implies: Phi(Phi^-1(fn) + 3 ln(sigma)). For hosts with a network
-  !! that predicts fn directly. An error of fn grows: by 13 (mode 2) to 24 (mode 4) where few particles activate.
-  elemental function mass_from_number(mode, fn) result(fm)
-    integer, intent(in) :: mode      !! 1 to 4
-    real(r8), intent(in) :: fn       !! activated fraction of number, 1
-    real(r8) :: fm
-    real(r8) :: z, step
-    integer :: iteration
-
-    if (ieee_is_nan(fn) .or. fn >= 1._r8 .or. fn < negligible) then
-      fm = within(fn, 0._r8, 1._r8)
-      return
-    end if
-    ! erfc(z) = 2 fn by Newton in ln(erfc), which is concave: from the right of the root it never overshoots
-    z = start_of_inverse(min(fn, 1._r8 - fn))
-    do iteration = 1, 30
-      step = log(0.5_r8*erfc(z)/min(fn, 1._r8 - fn))*erfc(z)*0.5_r8*sqrt(pi)*exp(z*z)
-      z = z + step
-      if (abs(step) < 1.e-14_r8*max(1._r8, abs(z))) exit
-    end do
-    if (fn > 0.5_r8) z = -z
-    fm = 0.5_r8*erfc(z - mass_shift(mode))
-  end function mass_from_number
-
-  !> z at or above the root of erfc(z) = 2 p for p in (0, 1/2]: erfc(z) <= exp(-z^2).
-  elemental function start_of_inverse(p) result(z)
-    real(r8), intent(in) :: p
-    real(r8) :: z
-
-    z = sqrt(max(0._r8, -log(2._r8*p)))
-  end function start_of_inverse
 
   !> Limits that let NaN pass.
   elemental function within(x, low, high) result(y)

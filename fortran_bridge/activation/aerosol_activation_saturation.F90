@@ -1,12 +1,12 @@
 !> Saturation as E3SM's physics looks it up: Goff & Gratch (1946), water and ice blended linearly between 273.15 and
-!! 253.15 K, one table entry per kelvin, linear interpolation.
+!! 253.15 K, one table entry per kelvin, linear interpolation; and the same over liquid alone.
 !!
-!! The table is a constant that the compiler makes: nothing to initialise, nothing that threads could share wrongly.
+!! The tables are constants that the compiler makes: nothing to initialise, nothing that threads could share wrongly.
 module aerosol_activation_saturation
   use aerosol_activation_constants, only: r8, molar_mass_dry_air, molar_mass_water
   implicit none
   private
-  public :: saturation_humidity
+  public :: saturation_humidity, relative_humidity
 
   real(r8), parameter :: melting_point = 273.15_r8  !! K
   real(r8), parameter :: boiling_point = 373.16_r8  !! K, steam point that the fit was made with
@@ -39,17 +39,36 @@ contains
     real(r8), intent(in) :: temperature  !! K; outside 127.16-375.16 K the end of the table is used
     real(r8), intent(in) :: pressure     !! Pa
     real(r8) :: qs
+
+    qs = humidity_at(table, temperature, pressure)
+  end function saturation_humidity
+
+  !> Relative humidity over liquid, q/q_sat, cut to 0 to 1 (hosts' grid means exceed 1): what the emulators of the case
+  !! study take, and `activate_modal` is not told. The emulator cuts it to its training range itself.
+  elemental function relative_humidity(humidity, temperature, pressure) result(rh)
+    real(r8), intent(in) :: humidity     !! specific humidity, kg kg-1
+    real(r8), intent(in) :: temperature  !! K
+    real(r8), intent(in) :: pressure     !! Pa
+    real(r8) :: rh
+
+    rh = min(max(humidity/humidity_at(over_water, temperature, pressure), 0._r8), 1._r8)
+  end function relative_humidity
+
+  !> Specific humidity at saturation, kg kg-1, from a table of vapour pressures, Pa.
+  pure function humidity_at(vapour_pressures, temperature, pressure) result(qs)
+    real(r8), intent(in) :: vapour_pressures(table_size), temperature, pressure
+    real(r8) :: qs
     real(r8) :: position, weight, vapour_pressure
     integer :: below
 
     position = max(min(temperature, table_end) - table_start, 0._r8)
-    below = int(position)
+    below = max(min(int(position), table_size - 2), 0)  ! for NaN: a place within the table
     weight = position - real(below, r8)
-    vapour_pressure = (1._r8 - weight)*table(below + 1) + weight*table(below + 2)
+    vapour_pressure = (1._r8 - weight)*vapour_pressures(below + 1) + weight*vapour_pressures(below + 2)
     if (pressure - vapour_pressure <= 0._r8) then
       qs = 1._r8
     else
       qs = epsilon_water*vapour_pressure/(pressure - (1._r8 - epsilon_water)*vapour_pressure)
     end if
-  end function saturation_humidity
+  end function humidity_at
 end module aerosol_activation_saturation

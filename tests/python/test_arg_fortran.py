@@ -357,13 +357,40 @@ def test_mass_from_number_is_the_lognormals_at_both_ends(library):
     rng = np.random.default_rng(5)
     small = 10.0 ** rng.uniform(-250, np.log10(0.5), 3000)
     fn = np.concatenate([small, 1.0 - 10.0 ** rng.uniform(-15, np.log10(0.5), 3000), [0.0, 1.0, 1e-300]])
-    fm = np.empty_like(fn)
-    for mode, sigma in enumerate((1.8, 1.6, 1.8, 1.6), start=1):
-        library.c_mass_from_number(fn.size, mode, pointer(fn), pointer(fm))
-        want = ndtr(ndtri(fn) + 3.0 * np.log(sigma))
-        np.testing.assert_allclose(fm[:3000], want[:3000], rtol=1e-11)  # z to 1e-14, 2 z^2 times as large
-        np.testing.assert_allclose(fm[:-1], want[:-1], rtol=0, atol=32 * EPS)
+    for mode, sigma in enumerate((1.8, 1.6, 1.8, 1.6)):
+        number = np.tile(rng.random(fn.size)[:, None], (1, 4))
+        number[:, mode] = fn
+        fm = np.empty_like(number)
+        library.c_mass_from_number(fn.size, pointer(number), pointer(fm))
+        fm, want = fm[:, mode], ndtr(ndtri(fn) + 3.0 * np.log(sigma))
+        np.testing.assert_allclose(fm[:3000], want[:3000], rtol=1e-12)  # z to 2e-16, up to 2 z^2 times as large
+        np.testing.assert_allclose(fm[:-1], want[:-1], rtol=0, atol=16 * EPS)
         assert fm[-1] < 1e-200
-    with_nan = np.array([np.nan])
-    library.c_mass_from_number(1, 1, pointer(with_nan), pointer(with_nan))
-    assert np.isnan(with_nan[0])
+    ends = np.array([np.nan, -0.1, 1.1, 0.5])
+    fm = np.empty(4)
+    library.c_mass_from_number(1, pointer(ends), pointer(fm))
+    assert np.isnan(fm[0])
+    assert fm[1:3].tolist() == [0.0, 1.0]
+
+
+def test_mass_from_number_is_continuous_where_its_formulas_meet(library):
+    from scipy.special import ndtr, ndtri
+
+    for edge in (0.076, np.exp(-25.0), 0.5, 1.0 - 0.076):
+        fn = edge * (1.0 + np.arange(-50, 50) * 1e-15)
+        number, fm = np.tile(fn[:, None], (1, 4)), np.empty((100, 4))
+        library.c_mass_from_number(100, pointer(number), pointer(fm))
+        want = ndtr(ndtri(number) + 3.0 * np.log([1.8, 1.6, 1.8, 1.6]))
+        np.testing.assert_allclose(fm, want, rtol=1e-13)  # 2 z^2 = 50 roundings, here and in scipy
+
+
+def test_no_fn_raises_what_hosts_trap_on_its_way_to_fm(library):
+    rng = np.random.default_rng(6)
+    fn = np.concatenate([10.0 ** rng.uniform(-320, 0, 2000), 1.0 - 10.0 ** rng.uniform(-17, 0, 2000)])
+    fn = np.concatenate([fn, [0.0, 1.0, -1.0, 2.0, 5e-324, -1e300, 1e300, np.nan]]).reshape(-1, 4)
+    fm = np.empty_like(fn)
+    libm = ctypes.CDLL("libm.so.6")
+    libm.feclearexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)
+    library.c_mass_from_number(len(fn), pointer(fn), pointer(fm))
+    assert libm.fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW) == 0
+    assert ((fm >= 0) & (fm <= 1)).ravel()[:-1].all()

@@ -2,8 +2,9 @@
 module activation_c
   use, intrinsic :: iso_c_binding, only: c_char, c_int, c_double
   use aerosol_activation_arg, only: activate_modal_arg, activate_number_arg
-  use aerosol_activation_head, only: kelvin_t, activated_fractions, mass_from_number, read_kelvin
+  use aerosol_activation_head, only: kelvin_t, activated_fractions, read_kelvin
   use aerosol_activation_mapping, only: inverse_cube_root, emulator_inputs
+  use aerosol_activation_mass, only: mass_from_number
   implicit none
   private
   public :: c_activate_modal, c_activate_prescribed, c_activate_number, c_inverse_cube_root, c_emulator_inputs
@@ -86,11 +87,14 @@ contains
     if (status == 0) call activated_fractions(kelvin, ld, ncol, ln_smax, tair, rh, r_aer, kappa, fn, fm)
   end subroutine c_activated_fractions
 
-  subroutine c_mass_from_number(n, mode, fn, fm) bind(c)
-    integer(c_int), value :: n, mode
-    real(c_double), intent(in) :: fn(n)
-    real(c_double), intent(out) :: fm(n)
+  subroutine c_mass_from_number(n, fn, fm) bind(c)
+    integer(c_int), value :: n
+    real(c_double), intent(in) :: fn(4, n)
+    real(c_double), intent(out) :: fm(4, n)
+    integer :: i
 
-    fm = mass_from_number(mode, fn)
+    do i = 1, n
+      call mass_from_number(fn(:, i), fm(:, i))
+    end do
   end subroutine c_mass_from_number
 end module activation_c
