@@ -388,12 +388,12 @@ def columns():
     q = np.zeros((PCOLS, PVER, NUM_CONSTITUENTS), order="F")
     cloud_borne = np.zeros((PCOLS, PVER, NUM_CLOUD_BORNE), order="F")
     q[:, :, NUMLIQ] = np.where(cldo > 0, rng.uniform(1e7, 3e8, shape), 0.0)
+    radii = sample_states(PCOLS * PVER, seed=11).r_aer.reshape(*shape, 4) * 1e-6
     first = FIRST_AEROSOL
     for m, names in enumerate(name.split() for name in SPECIES):
         number = np.exp(rng.uniform(np.log(LEAST_NUMBER[m]), np.log(LARGEST_NUMBER[m]), shape))
-        radius = 1e-6 * np.exp(rng.uniform(np.log(DRY_RADIUS_MIN_UM[m]), np.log(DRY_RADIUS_MAX_UM[m]), shape))
-        share = rng.dirichlet(np.ones(len(names)), shape)
-        volume = 4 / 3 * np.pi * arg.EXP45_MODE[m] * radius**3 * number
+        share = rng.dirichlet(np.full(len(names), 5.0), shape)
+        volume = 4 / 3 * np.pi * arg.EXP45_MODE[m] * radii[:, :, m] ** 3 * number
         for k, name in enumerate(names):
             q[:, :, first + k] = share[:, :, k] * volume * DENSITY[name]
         q[:, :, first + len(names)] = number
@@ -455,8 +455,9 @@ def test_e3sms_step_runs_with_an_emulator_and_stays_sane(changed, with_arg, mode
     assert 20 < found["factnum"].any(axis=2).sum() < NCOL * PVER
 
     # a network that has learnt ARG gives nearly what ARG gives, and not the same
-    difference = found["factnum"] - with_arg["factnum"]
-    assert 1e-4 < np.abs(difference).mean() < 0.03
+    difference = np.abs(found["factnum"] - with_arg["factnum"])[found["factnum"].any(axis=2)]
+    assert (difference.max(axis=1) > 1e-9).mean() > 0.8  # elsewhere out of its training range: ARG's
+    assert difference.mean() < 0.02
     source = [fields["NDROPSRC"] for fields in (found, with_arg)]
     assert np.corrcoef(source[0].ravel(), source[1].ravel())[0, 1] > 0.98
 
