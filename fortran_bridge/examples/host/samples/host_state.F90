@@ -5,13 +5,13 @@
 !! chunk may hold fewer than `pcols` columns: what is beyond `ncol` is signalling NaN, so that a scheme that touches
 !! it is caught.
 module host_state
-  use, intrinsic :: iso_fortran_env, only: int64
   use aerosol_activation_constants, only: r8, num_modes, gas_constant_dry_air
   use aerosol_activation_mapping, only: mode_volume
+  use host_padding, only: signalling_nan
   use host_samples, only: samples_t
   implicit none
   private
-  public :: chunk_t, build_chunks, signalling_nan
+  public :: chunk_t, build_chunks
 
   type :: chunk_t
     integer :: ncol = 0                       !! columns that hold data
@@ -83,11 +83,4 @@ contains
       chunk%hygro(i, k, m) = samples%kappa(m, s)
     end do
   end subroutine set_point
-
-  !> From its bits: ieee_value may compute, and computing with a signalling NaN is what it must catch.
-  function signalling_nan() result(nan)
-    real(r8) :: nan
-
-    nan = transfer(int(z'7FF4000000000000', int64), nan)
-  end function signalling_nan
 end module host_state

@@ -1,0 +1,187 @@
+!> What climate_host is told: one namelist file, every value checked before anything runs.
+module climate_config
+  use aerosol_activation_constants, only: r8
+  implicit none
+  private
+  public :: config_t, read_config, text
+
+  integer, parameter :: path_length = 1024
+  !> Marks a text that the namelist did not set.
+  character(len=*), parameter :: unset = ' '
+  character(len=*), parameter :: known = 'num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, scheme, '// &
+    'batching, model, result_of, fallback, reference, history, history_every, restart_in, restart_out, restart_every, '// &
+    'timing, verbose'
+
+  !> Plain data, so that rank 0 can broadcast it as bytes.
+  type :: config_t
+    integer :: num_columns = 48                          !! columns of the globe
+    integer :: num_levels = 12                           !! levels of a column
+    integer :: pcols = 16                                !! columns a chunk can hold
+    integer :: num_steps = 48                            !! steps of this run
+    real(r8) :: time_step = 1800._r8                     !! s
+    integer :: seed = 1                                  !! of the columns' differences and of turbulence
+    real(r8) :: pertlim = 0._r8                          !! relative perturbation of the initial temperature
+    character(len=16) :: scheme = 'arg'                  !! 'arg', 'emulator', 'both' or 'external'
+    character(len=16) :: batching = 'chunk'              !! points per call: 'point' (1) or 'chunk' (all of a call site)
+    character(len=path_length) :: model = unset          !! model.onnx
+    character(len=16) :: result_of = 'emulator'          !! whose numbers the host takes where scheme is 'both'
+    logical :: fallback = .true.                         !! ARG where an input lies outside the training range
+    character(len=16) :: reference = 'none'              !! 'arg' or 'emulator': timed on the same points, results dropped
+    character(len=path_length) :: history = 'history.nc' !! unset: none
+    integer :: history_every = 1                         !! steps between records
+    character(len=path_length) :: restart_in = unset     !! state to go on from; unset: the initial state
+    character(len=path_length) :: restart_out = 'restart.nc'  !! state at the end; unset: none
+    integer :: restart_every = 0                         !! steps between states written besides; 0: only at the end
+    character(len=path_length) :: timing = unset         !! JSON file for times and counters; unset: none
+    logical :: verbose = .true.                          !! say on standard output what runs
+  contains
+    procedure :: needs_model
+  end type config_t
+
+contains
+
+  !> Read &climate_nl from `path`. On failure `errmsg` is allocated and says what is wrong and what would be right.
+  subroutine read_config(path, config, errmsg)
+    character(len=*), intent(in) :: path
+    type(config_t), intent(out) :: config
+    character(len=:), allocatable, intent(out) :: errmsg
+
+    integer :: num_columns, num_levels, pcols, num_steps, seed, history_every, restart_every, unit, iostat
+    real(r8) :: time_step, pertlim
+    character(len=16) :: scheme, batching, result_of, reference
+    character(len=path_length) :: model, history, restart_in, restart_out, timing
+    logical :: fallback, verbose
+    character(len=512) :: iomsg
+    namelist /climate_nl/ num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, scheme, batching, model, &
+      result_of, fallback, reference, history, history_every, restart_in, restart_out, restart_every, timing, verbose
+
+    num_columns = config%num_columns
+    num_levels = config%num_levels
+    pcols = config%pcols
+    num_steps = config%num_steps
+    time_step = config%time_step
+    seed = config%seed
+    pertlim = config%pertlim
+    scheme = config%scheme
+    batching = config%batching
+    model = config%model
+    result_of = config%result_of
+    fallback = config%fallback
+    reference = config%reference
+    history = config%history
+    history_every = config%history_every
+    restart_in = config%restart_in
+    restart_out = config%restart_out
+    restart_every = config%restart_every
+    timing = config%timing
+    verbose = config%verbose
+
+    open(newunit=unit, file=path, status='old', action='read', iostat=iostat, iomsg=iomsg)
+    if (iostat /= 0) then
+      errmsg = "namelist file '"//path//"' cannot be opened: "//trim(iomsg)
+      return
+    end if
+    read(unit, nml=climate_nl, iostat=iostat, iomsg=iomsg)
+    close(unit)
+    if (iostat /= 0) then
+      errmsg = "namelist file '"//path//"': &climate_nl cannot be read: "//trim(iomsg)//'; it knows '//known
+      return
+    end if
+
+    config%num_columns = num_columns
+    config%num_levels = num_levels
+    config%pcols = pcols
+    config%num_steps = num_steps
+    config%time_step = time_step
+    config%seed = seed
+    config%pertlim = pertlim
+    config%scheme = scheme
+    config%batching = batching
+    config%model = model
+    config%result_of = result_of
+    config%fallback = fallback
+    config%reference = reference
+    config%history = history
+    config%history_every = history_every
+    config%restart_in = restart_in
+    config%restart_out = restart_out
+    config%restart_every = restart_every
+    config%timing = timing
+    config%verbose = verbose
+    call check(config, errmsg)
+    if (allocated(errmsg)) errmsg = "namelist file '"//path//"': "//errmsg
+  end subroutine read_config
+
+  subroutine check(config, errmsg)
+    type(config_t), intent(in) :: config
+    character(len=:), allocatable, intent(inout) :: errmsg
+
+    call check_integer('num_columns', config%num_columns, 1, 10000000)
+    call check_integer('num_levels', config%num_levels, 1, 1000)
+    call check_integer('pcols', config%pcols, 1, 10000000)
+    call check_integer('num_steps', config%num_steps, 1, 100000000)
+    call check_integer('seed', config%seed, 0, 1000000)
+    call check_integer('history_every', config%history_every, 1, 100000000)
+    call check_integer('restart_every', config%restart_every, 0, 100000000)
+    call check_choice('scheme', config%scheme, [character(len=16) :: 'arg', 'emulator', 'both', 'external'])
+    call check_choice('batching', config%batching, [character(len=16) :: 'point', 'chunk'])
+    call check_choice('result_of', config%result_of, [character(len=16) :: 'emulator', 'arg'])
+    call check_choice('reference', config%reference, [character(len=16) :: 'none', 'arg', 'emulator'])
+    if (allocated(errmsg)) return
+    if (.not. (config%time_step >= 1._r8 .and. config%time_step <= 7200._r8)) then
+      errmsg = 'time_step = '//real_text(config%time_step)//', expected 1 to 7200 (s)'
+    else if (.not. (config%pertlim >= 0._r8 .and. config%pertlim <= 0.01_r8)) then
+      errmsg = 'pertlim = '//real_text(config%pertlim)//', expected 0 to 0.01'
+    else if (config%needs_model() .and. config%model == unset) then
+      errmsg = "model is not set, expected the path of a model.onnx (or scheme = 'arg', which needs none)"
+    else if (config%restart_every > 0 .and. config%restart_out == unset) then
+      errmsg = 'restart_every = '//text(config%restart_every)//', but restart_out is empty: expected the path to write'
+    end if
+
+  contains
+
+    subroutine check_integer(name, value, least, largest)
+      character(len=*), intent(in) :: name
+      integer, intent(in) :: value, least, largest
+
+      if (allocated(errmsg) .or. (value >= least .and. value <= largest)) return
+      errmsg = name//' = '//text(value)//', expected '//text(least)//' to '//text(largest)
+    end subroutine check_integer
+
+    subroutine check_choice(name, value, choices)
+      character(len=*), intent(in) :: name, value
+      character(len=16), intent(in) :: choices(:)
+      integer :: i
+
+      if (allocated(errmsg) .or. any(value == choices)) return
+      errmsg = name//" = '"//trim(value)//"', expected '"//trim(choices(1))//"'"
+      do i = 2, size(choices)
+        errmsg = errmsg//trim(merge(' or', ',  ', i == size(choices)))//" '"//trim(choices(i))//"'"
+      end do
+    end subroutine check_choice
+  end subroutine check
+
+  pure logical function needs_model(self)
+    class(config_t), intent(in) :: self
+
+    needs_model = self%scheme == 'emulator' .or. self%scheme == 'both' .or. self%reference == 'emulator'
+  end function needs_model
+
+  function text(number)
+    integer, intent(in) :: number
+    character(len=:), allocatable :: text
+    character(len=12) :: buffer
+
+    write(buffer, '(i0)') number
+    text = trim(buffer)
+  end function text
+
+  function real_text(number)
+    real(r8), intent(in) :: number
+    character(len=:), allocatable :: real_text
+    character(len=32) :: buffer
+
+    write(buffer, '(es12.4)') number
+    real_text = trim(adjustl(buffer))
+  end function real_text
+end module climate_config
