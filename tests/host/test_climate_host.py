@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import signal
 import subprocess
 import sys
 
@@ -248,8 +249,9 @@ def test_perturbed_temperatures_grow_apart(release, finished):
 # ---- start, files, errors ----
 
 
-def test_rank_0_reads_the_model_and_logs_its_checksum(release, place, tmp_path, open_counter):
-    environment = {"LD_PRELOAD": open_counter, "COUNTED_FILE": place / "model.onnx", "COUNT_LOG": tmp_path / "opened"}
+def test_rank_0_reads_the_model_and_logs_its_checksum(release, place, tmp_path):
+    counter = preloadable(fixtures.REPOSITORY / "tests" / "cluster" / "count_opens.c", tmp_path)
+    environment = {"LD_PRELOAD": counter, "COUNTED_FILE": place / "model.onnx", "COUNT_LOG": tmp_path / "opened"}
     settings = {"scheme": "emulator", "model": str(place / "model.onnx"), "num_steps": 1}
     done = climate.run(release.host, tmp_path, ranks=4, environment=environment, **settings)
     assert done.returncode == 0, done.stderr
@@ -257,10 +259,8 @@ def test_rank_0_reads_the_model_and_logs_its_checksum(release, place, tmp_path, 
     assert f"sha256 {hashlib.sha256((place / 'model.onnx').read_bytes()).hexdigest()}" in done.stdout
 
 
-@pytest.fixture(scope="module")
-def open_counter(tmp_path_factory):
-    target = tmp_path_factory.mktemp("opens") / "count_opens.so"
-    source = fixtures.REPOSITORY / "tests" / "cluster" / "count_opens.c"
+def preloadable(source, folder):
+    target = folder / f"{source.stem}.so"
     command = ["cc", "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror", "-O1", source, "-o", target, "-ldl"]
     subprocess.run(list(map(str, command)), check=True)
     return target
@@ -310,8 +310,11 @@ def test_a_restart_file_of_another_grid_is_refused(release, finished, tmp_path):
 def test_a_run_that_dies_while_writing_keeps_the_restart_file_of_before(release, finished, tmp_path):
     whole = (finished(release, scheme="arg") / "restart.nc").read_bytes()
     (tmp_path / "restart.nc").write_bytes(whole)
-    done = climate.run(release.host, tmp_path, scheme="arg", history=" ", timing=" ", limit_kib=8)
-    assert done.returncode != 0
+    killer = preloadable(fixtures.REPOSITORY / "tests" / "host" / "die_at_open.c", tmp_path)
+    environment = {"LD_PRELOAD": killer, "FATAL_FILE": "restart.nc"}
+    done = climate.run(release.host, tmp_path, scheme="arg", environment=environment)
+    assert done.returncode == -signal.SIGKILL
+    assert (tmp_path / "restart.nc.part").exists()
     assert (tmp_path / "restart.nc").read_bytes() == whole
 
 
