@@ -9,6 +9,7 @@ It is compiled as it is; what it uses of E3SM is stood in for in tests/host/e3sm
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -20,7 +21,7 @@ import torch
 from emulator import export
 from emulator.activation import arg
 from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM
-from emulator.activation.saturation import saturation
+from emulator.activation.saturation import saturation, vapour_pressure_over_water
 from emulator.activation.states import sample_states
 from emulator.bundle import Bundle
 from emulator.mlp import MLPSpec, build_mlp
@@ -42,18 +43,18 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def build(tmp_path_factory):
-    """Function that builds one target of tests/host/e3sm; returns the loaded library."""
+    """Function that builds targets of tests/host/e3sm; returns the loaded libraries."""
     folder = tmp_path_factory.mktemp("e3sm")
 
-    def make(target, **options):
+    def make(*targets, **options):
         definitions = [f"-D{name}={value}" for name, value in options.items()]
         for command in (
             ["cmake", "-S", str(fixtures.REPOSITORY / "tests/host/e3sm"), "-B", str(folder), *definitions],
-            ["cmake", "--build", str(folder), "--target", target, "--parallel", "2"],
+            ["cmake", "--build", str(folder), "--parallel", "2", "--target", *targets],
         ):
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-        return ctypes.CDLL(str(folder / f"lib{target}.so"))
+        return [ctypes.CDLL(str(folder / f"lib{target}.so")) for target in targets]
 
     return make
 
@@ -69,7 +70,7 @@ def ndrop_source():
 @pytest.fixture(scope="module")
 def original(build, ndrop_source):
     """ndrop.F90 as it is."""
-    library = build("ndrop_original", NDROP=ndrop_source)
+    (library,) = build("ndrop_original", NDROP=ndrop_source)
     library.c_ndrop_init(PCOLS)
     return library
 
@@ -94,7 +95,7 @@ def pointer(array):
 
 
 def test_the_stand_in_of_qsat_is_our_saturation_to_round_off(build):
-    library = build("saturation")
+    (library,) = build("saturation")
     rng = np.random.default_rng(0)
     tair, pressure = rng.uniform(100.0, 400.0, 50_000), rng.uniform(1e3, 1.05e5, 50_000)
     es, qs = np.empty_like(tair), np.empty_like(tair)
@@ -264,14 +265,35 @@ def with_the_drop_in(text):
     return text.replace("call activate_modal(", "call activate_modal_emulator(")
 
 
+def with_humidity_too(text):
+    """What is better: the relative humidity over liquid as a further argument, formed where the call is."""
+    text = with_the_drop_in(text).replace(
+        "only: activate_modal_emulator", "only: activate_modal_emulator, relative_humidity"
+    )
+    humidity = "rh=relative_humidity(state%q(i,k,1), temp(i,k), pmid(i,k))"
+    text, count = re.subn(r"(fluxm, ?flux_fullact\(k\))\)", rf"\1, {humidity})", text)
+    assert count == 2
+    return text
+
+
 @pytest.fixture(scope="module")
-def changed(build, original, ndrop_source, tmp_path_factory):
-    """ndrop.F90 with the drop-in, linked to it; nothing is connected yet."""
-    source = tmp_path_factory.mktemp("changed") / "ndrop.F90"
-    source.write_text(with_the_drop_in(ndrop_source.read_text()))
-    library = build("ndrop_emulator", NDROP=ndrop_source, NDROP_EMULATOR=source)
-    library.c_ndrop_init(PCOLS)
-    return library
+def drop_ins(build, original, ndrop_source, tmp_path_factory):
+    """ndrop.F90 with the drop-in, linked to it, without and with humidity; nothing is connected yet."""
+    folder = tmp_path_factory.mktemp("changed")
+    for name, change in (("ndrop", with_the_drop_in), ("ndrop_humid", with_humidity_too)):
+        (folder / f"{name}.F90").write_text(change(ndrop_source.read_text()))
+    libraries = build(
+        "ndrop_emulator", "ndrop_humid", NDROP_EMULATOR=folder / "ndrop.F90", NDROP_HUMID=folder / "ndrop_humid.F90"
+    )
+    for library in libraries:
+        library.c_ndrop_init(PCOLS)
+    return libraries
+
+
+@pytest.fixture(scope="module")
+def changed(drop_ins):
+    """The one in which nothing but one `use` and the call's name is changed."""
+    return drop_ins[0]
 
 
 @pytest.fixture(scope="module")
@@ -470,3 +492,17 @@ def test_e3sms_step_runs_with_an_emulator_and_stays_sane(changed, with_arg, mode
     assert (found["cloud_borne"] >= 0).all()
     assert (before["q"][:NCOL, :, NUMLIQ] + TIME_STEP * found["tendnd"] >= 0).all()
     np.testing.assert_array_equal(found["WTKE"], with_arg["WTKE"])  # activation has no say in it
+
+
+def test_humidity_passed_at_the_call_reaches_the_network(drop_ins, model):
+    dry, humid = columns(), columns()
+    # 2 % above saturation: the table that the drop-in looks up lies up to 0.07 % above the curve
+    liquid = 1.02 * vapour_pressure_over_water(humid["t"])
+    humid["q"][:, :, 0] = 0.622 * liquid / (humid["pmid"] - 0.378 * liquid)
+    for library in drop_ins:
+        use(library, model)
+    as_it_is = [dropmixnuc(drop_ins[0], arguments)["factnum"] for arguments in (dry, humid)]
+    passed = [dropmixnuc(drop_ins[1], arguments)["factnum"] for arguments in (dry, humid)]
+    np.testing.assert_array_equal(*as_it_is)  # the routine without rh takes the air as saturated
+    np.testing.assert_array_equal(passed[1], as_it_is[1])
+    assert (passed[0] != as_it_is[0]).any(axis=2).mean() > 0.2
