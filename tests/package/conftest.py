@@ -1,6 +1,7 @@
 """What a host gets: an installation with everything in it, a model with names, units and ranges, and its results."""
 
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,26 +15,24 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory):
-    """An installation of the shared library with its Fortran modules and the example library of the case study."""
+    """An installation of everything, by the commands of fortran_bridge/E3SM.md, run in build/package."""
     if shutil.which("cmake") is None or shutil.which(os.environ.get("FC", "gfortran")) is None:
         pytest.skip("needs cmake and a Fortran compiler; Debian: apt install cmake gfortran")
-    build, installed = ROOT / "build" / "package", tmp_path_factory.mktemp("installed")
-    options = ["-DCMAKE_BUILD_TYPE=Release", "-DLIBEMULATOR_TESTS=OFF", "-DLIBEMULATOR_ACTIVATION=ON"]
-    for command in (
-        ["cmake", "-S", ROOT, "-B", build, *options],
-        ["cmake", "--build", build, "--parallel", "2"],
-        ["cmake", "--install", build, "--prefix", installed],
-    ):
-        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
+    folder, installed = ROOT / "build" / "package", tmp_path_factory.mktemp("installed")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "libemulator").exists():
+        (folder / "libemulator").symlink_to(ROOT)
+    environment = os.environ | {"libemulator_ROOT": str(installed), "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
+    commands = re.search(r"```sh\n(.*?)```", (ROOT / "fortran_bridge/E3SM.md").read_text(), re.DOTALL)[1]
+    done = subprocess.run(["sh", "-euc", commands], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
     return installed
 
 
 @pytest.fixture(scope="session")
 def environment(prefix):
     """Variables by which a host finds that installation."""
-    library = next(prefix.glob("lib*/**/libemulator.so")).parent
-    return os.environ | {"PKG_CONFIG_PATH": str(library / "pkgconfig"), "LD_LIBRARY_PATH": str(library)}
+    return os.environ | {"PKG_CONFIG_PATH": str(prefix / "lib/pkgconfig"), "libemulator_ROOT": str(prefix)}
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 CPP = Path(__file__).parent / "cpp"
+INFERENCE = CPP.parent / "hosts/e3sm/components/emulators/common/src/inference"  # stand-ins of E3SM's headers
 STRICT = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Werror", "-pthread"]
 KOKKOS = Path("/usr/include/trilinos/Kokkos_Core.hpp")  # Debian has Kokkos as a part of Trilinos
 
@@ -44,7 +45,7 @@ def test_any_array_of_the_host_gives_the_bits_of_the_c_library(
 def test_the_backend_for_e3sm_emulators_gives_the_bits_of_the_c_library_and_refuses_what_does_not_fit(
     compiler, environment, described_model, tmp_path
 ):
-    done = build(compiler, "e3sm_backend.cpp", tmp_path / "backend", environment, "-I", CPP.parent / "e3sm")
+    done = build(compiler, "e3sm_backend.cpp", tmp_path / "backend", environment, "-I", INFERENCE)
     assert done.returncode == 0, done.stderr
     run(environment, tmp_path / "backend", described_model)
 

@@ -1,0 +1,1 @@
+set(FFLAGS "-O2 -ffree-line-length-none")

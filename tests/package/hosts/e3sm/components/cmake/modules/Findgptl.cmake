@@ -1,0 +1,1 @@
+set(gptl_FOUND TRUE) # stand-in: nothing of it is used
