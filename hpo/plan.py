@@ -277,6 +277,8 @@ def _doubts(args: argparse.Namespace, chosen, sure: bool, probe) -> list[str]:
             f"{args.max_cost:.0%} of the cost. A larger probe (--probe-trials {2 * len(probe)}) narrows the intervals; "
             "a larger --max-cost buys certainty."
         )
+    best = probe.errors[:, -1].min()
+    lines.append(f"The probe's own best network reached {best:.3g}; a search begins with the probe's networks.")
     ratios = probe.seed_ratios()
     if len(ratios):
         lines.append(

@@ -69,7 +69,13 @@ def test_what_cannot_be_had_for_the_money_is_said_to_be_unsure():
     chosen, sure = recommended(found, confidence=0.8)
     assert not sure and chosen.cost <= 0.05 and chosen.affordable == 1.0
     nothing, sure = recommended(forecast(probe((0.0, 0.0)), 100, tolerance=0.2, max_cost=1e-4), confidence=0.8)
-    assert not sure and nothing.affordable == 0.0 and (nothing.trials, nothing.top) == (10, 1), "the cheapest of all"
+    assert not sure and nothing.affordable == 0.0 and (nothing.trials, nothing.top) == (100, 1), "the cheapest of all"
+
+
+def test_a_search_is_at_least_twice_the_probe_whose_networks_it_begins_with():
+    found = forecast(probe((0.0, 0.0)), 1000, tolerance=0.2)
+    assert {o.trials for o in found.outlooks} == {100, 250, 500, 1000}
+    assert {o.trials for o in forecast(probe((0.0, 0.0)), 40, tolerance=0.2).outlooks} == {40}
 
 
 def sized(order, space, **more):
