@@ -8,7 +8,7 @@ import zipfile
 
 import numpy as np
 
-from emulator.activation.parcel import simulate
+from emulator.activation.retries import simulate_with_retries
 from emulator.activation.samples_file import INPUTS, OUTPUTS
 from emulator.activation.settings import ParcelSettings
 from emulator.activation.states import StateSampler
@@ -87,16 +87,8 @@ def simulate_block(states, settings):
     num_retried : int
         Parcels that needed a retry, whether it helped or not.
     """
-    result = simulate(states, settings)
+    result, num_retried = simulate_with_retries(states, settings)
     outputs = {name: getattr(result, name) for name in (*OUTPUTS, "status")}
-    num_retried = int((outputs["status"] != 0).sum())
-    for level in (1, 2):
-        failed = np.flatnonzero(outputs["status"])
-        if len(failed) == 0:
-            break
-        again = simulate(states.take(failed), settings.tighter(level))
-        for name, array in outputs.items():
-            array[failed] = getattr(again, name)
     arrays = dict(zip(INPUTS, states.arrays(), strict=True))
     arrays.update(outputs, fn=outputs["fn"].astype(np.float32), tair_smax=outputs["tair_smax"].astype(np.float32))
     return arrays, num_retried
