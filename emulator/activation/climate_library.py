@@ -9,7 +9,7 @@ MESSAGE_SIZE = 1024
 
 
 class ClimateLibrary:
-    """`libclimate_host`, opened; the first run initialises MPI, `close` finalises it.
+    """`libclimate_host`, opened, with MPI initialised: any number of runs until `close`. One in a process.
 
     Parameters
     ----------
@@ -34,8 +34,9 @@ class ClimateLibrary:
             ctypes.c_char_p, PROTOTYPE, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64,
         )  # fmt: skip
         self._library.climate_host_run.restype = ctypes.c_int
-        self._library.climate_host_finish.argtypes = ()
-        self._library.climate_host_finish.restype = None
+        # Else the first run would start MPI, and end it, and there could be no second one.
+        if self._library.MPI_Init(None, None) != 0:
+            raise OSError("MPI_Init failed")
 
     def run(self, namelist, scheme=None):
         """Run the host with a namelist file.
@@ -63,4 +64,4 @@ class ClimateLibrary:
 
     def close(self):
         """Finalise MPI; no run can follow in this process."""
-        self._library.climate_host_finish()
+        self._library.MPI_Finalize()

@@ -1,13 +1,21 @@
 """The figure of `python -m emulator.activation online`: global means over time, and how far the runs move apart."""
 
+import re
+
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from emulator.activation.online_measures import PERTURBED, REFERENCE
 
-INK, GRID = "#22272e", "#dfe3e8"
-FIXED = {REFERENCE: ("#22272e", "-"), PERTURBED: ("#8a97a8", "-"), "arg": ("#c93c50", "-")}
+GRID = "#dfe3e8"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+# The reference is wide and lies below: what follows it closely stays within.
+FIXED = {
+    REFERENCE: {"color": "#22272e", "linewidth": 4.0, "zorder": 2},
+    PERTURBED: {"color": "#a9b4c2", "linewidth": 1.2, "zorder": 3},
+    "arg": {"color": "#c93c50", "linewidth": 1.4, "zorder": 4},
+}
 # Okabe & Ito's, which the colour-blind can tell apart, from each other and from those above.
 EMULATORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
 
@@ -29,15 +37,15 @@ def draw(path, labels, means, differences, *, name, unit):
     """
     figure = Figure(figsize=(10.8, 4.6), dpi=100, layout="constrained")
     left, right = figure.subplots(1, 2)
-    look = _looks(labels)
+    power = 3 * int(np.log10(max(means[REFERENCE].max(), 1.0)) // 3)
     for run, label in labels.items():
         steps = np.arange(1, len(means[run]) + 1)
-        width = 1.2 if run in (REFERENCE, PERTURBED) else 1.6
-        left.plot(steps, means[run], **look[run], linewidth=width, label=label, zorder=2 if run == PERTURBED else 3)
+        look = _look(run, labels)
+        left.plot(steps, means[run] / 10.0**power, **look, label=label)
         if run in differences:
             apart = np.where(differences[run] > 0.0, differences[run], np.nan)
-            right.plot(steps, apart, **look[run], linewidth=width)
-    left.set(title=f"Global mean {name}", xlabel="step", ylabel=f"{name} [{unit}]")
+            right.plot(steps, apart, **look)
+    left.set(title=f"Global mean {name}", xlabel="step", ylabel=f"{name} [{_unit(unit, power)}]")
     right.set(title="Distance from the run with the parcel model", xlabel="step", ylabel="relative rms difference [1]")
     left.set_ylim(bottom=0.0)
     right.set_yscale("log")
@@ -52,9 +60,14 @@ def draw(path, labels, means, differences, *, name, unit):
     FigureCanvasAgg(figure).print_png(str(path))
 
 
-def _looks(labels):
-    looks = {}
-    for run in labels:
-        color, style = FIXED.get(run) or (EMULATORS[sum(r not in FIXED for r in looks) % len(EMULATORS)], "-")
-        looks[run] = {"color": color, "linestyle": style}
-    return looks
+def _unit(unit, power):
+    """kg-1 in units of 10^power, with exponents raised."""
+    raised = re.sub(r"-?\d+", lambda exponent: exponent[0].translate(_SUPERSCRIPT), unit)
+    return f"10{str(power).translate(_SUPERSCRIPT)} {raised}" if power else raised
+
+
+def _look(run, labels):
+    if run in FIXED:
+        return FIXED[run]
+    place = [name for name in labels if name not in FIXED].index(run)
+    return {"color": EMULATORS[place % len(EMULATORS)], "linewidth": 1.4, "zorder": 5}

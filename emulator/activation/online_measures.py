@@ -20,6 +20,9 @@ FIELDS = {
 }
 """What is reported: names in the history whose sum it is."""
 
+FIRST_STEPS = 10
+"""Before chaos has made anything of a difference."""
+
 THRESHOLDS = (1e-6, 1e-3, 1e-1)
 """Relative differences; reported is the first step at which a run is that far from the reference."""
 
@@ -73,25 +76,41 @@ def relative_rms(x_TZC, reference_TZC):
 def measure(field_TZC, reference_TZC):
     """Measures of one field of a run beside the reference's.
 
+    The climate is chaotic: two runs that differ in the last bits have other weather soon, and their means differ by
+    chance. Columns do not know of each other, so that their spread tells by how much: uncertainties are standard errors
+    over the columns.
+
     Returns
     -------
     dict
-        `mean`, `sd`: of the global mean over the second half of the run, in the field's units; `difference_percent`:
-        of that mean from the reference's; `drift_percent`: by which the difference of both global means changes in the
-        whole run, by least squares, relative to the reference's mean; `rms_difference`: relative, mean over the second
-        half; `first_step_above`: for THRESHOLDS, null if never.
+        `mean`, `sd`: over the second half of the run, of the global mean, in the field's units;
+        `difference_percent`: of that mean from the reference's, relative to the reference's;
+        `drift_percent`: change of the difference over 1,000 steps, by least squares over the second half;
+        `..._uncertainty`: of both, null for a single column;
+        `rms_first`, `rms_last`: relative rms difference, mean over the first FIRST_STEPS and over the second half;
+        `first_step_above`: of THRESHOLDS, null if never.
     """
-    series, reference = field_TZC.mean(axis=(1, 2)), reference_TZC.mean(axis=(1, 2))
-    half = len(series) // 2
-    scale = reference[half:].mean()
-    slope = np.polyfit(np.arange(len(series)), series - reference, 1)[0] if len(series) > 1 else 0.0
+    half = len(field_TZC) // 2
+    series, reference = field_TZC.mean(axis=(1, 2))[half:], reference_TZC.mean(axis=(1, 2))[half:]
+    apart_TC = (field_TZC - reference_TZC)[half:].mean(axis=1)
+    steps = np.arange(len(apart_TC)) - 0.5 * (len(apart_TC) - 1)
+    slope_C = steps @ apart_TC / max(np.sum(steps**2), 1.0)
+    percent = 100.0 / reference.mean()
     rms = relative_rms(field_TZC, reference_TZC)
     above = {f"{t:g}": np.flatnonzero(rms > t) for t in THRESHOLDS}
     return {
-        "mean": float(series[half:].mean()),
-        "sd": float(series[half:].std()),
-        "difference_percent": float(100.0 * (series[half:].mean() / scale - 1.0)),
-        "drift_percent": float(100.0 * slope * len(series) / scale),
-        "rms_difference": float(rms[half:].mean()),
+        "mean": float(series.mean()),
+        "sd": float(series.std()),
+        **_with_uncertainty("difference_percent", percent * apart_TC.mean(axis=0)),
+        **_with_uncertainty("drift_percent", percent * 1000.0 * slope_C),
+        "rms_first": float(rms[:FIRST_STEPS].mean()),
+        "rms_last": float(rms[half:].mean()),
         "first_step_above": {t: int(steps[0]) + 1 if len(steps) else None for t, steps in above.items()},
     }
+
+
+def _with_uncertainty(name, values_C):
+    """Mean of the columns' values, and its standard error."""
+    num_columns = len(values_C)
+    error = float(values_C.std(ddof=1) / np.sqrt(num_columns)) if num_columns > 1 else None
+    return {name: float(values_C.mean()), f"{name}_uncertainty": error}

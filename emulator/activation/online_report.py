@@ -8,14 +8,22 @@ from rich.console import Console
 from rich.table import Table
 
 from emulator.activation.online_figure import draw
-from emulator.activation.online_measures import FIELDS, PERTURBED, REFERENCE, measure, read_history, relative_rms
+from emulator.activation.online_measures import (
+    FIELDS,
+    FIRST_STEPS,
+    PERTURBED,
+    REFERENCE,
+    measure,
+    read_history,
+    relative_rms,
+)
 from emulator.activation.online_run import piece_path, write_atomically
 
 FIGURE_FIELD = "droplet_number"
 MOST_POINTS = 250
 """Of a series in the JSON file."""
 
-LABELS = {REFERENCE: "parcel model", PERTURBED: "parcel model, perturbed at round-off", "arg": "ARG"}
+LABELS = {REFERENCE: "parcel model", PERTURBED: "parcel model, perturbed", "arg": "ARG"}
 
 
 def report(folder, ends, tasks, request):
@@ -76,43 +84,64 @@ def report(folder, ends, tasks, request):
 
 
 def _counts(folder, ends):
-    """Sums over the pieces of what the scheme counted."""
-    total = {}
-    for step in ends:
-        for name, value in json.loads(piece_path(folder, "counts", step, "json").read_text()).items():
-            total[name] = total.get(name, 0) + value
-    return total
+    """Sums over the pieces of what the host and the scheme counted."""
+    return _sums([json.loads(piece_path(folder, "counts", step, "json").read_text()) for step in ends])
+
+
+def _sums(counts):
+    """Add up trees of numbers with the same names."""
+    first = counts[0]
+    if isinstance(first, dict):
+        return {name: _sums([tree[name] for tree in counts]) for name in first}
+    return sum(counts)
 
 
 def _print(summary, labels):
     console = Console(width=None if sys.stdout.isatty() else 130)
     table = Table(
-        title=f"{summary['request']['steps']} steps, the second half; differences from the run with the parcel model",
+        title=f"{summary['request']['steps']} steps: their second half, differences from the parcel model's run",
         title_justify="left",
     )
     table.add_column("")
-    for heading in ("droplet number", "sd", "difference", "drift", "cloud water", "aerosol", "rms difference"):
+    for heading in ("droplet number", "difference %", "drift % / 1000", "cloud water %", "aerosol %", "first", "last"):
         table.add_column(heading, justify="right")
     for name, label in labels.items():
         number, water, aerosol = (
             summary["runs"][name]["fields"][field] for field in ("droplet_number", "cloud_water", "aerosol_number")
         )
-        percents = [
-            f"{v:+.2f} %"
-            for v in (
-                number["difference_percent"],
-                number["drift_percent"],
-                water["difference_percent"],
-                aerosol["difference_percent"],
-            )
-        ]
-        if name == REFERENCE:
-            percents = [""] * 4
-        rms = "" if name == REFERENCE else f"{number['rms_difference']:.1e}"
-        table.add_row(label, f"{number['mean']:.4e}", f"{number['sd']:.1e}", *percents, rms)
+        row = [f"{number['mean']:.3e} ({number['sd']:.0e})"]
+        if name != REFERENCE:
+            row += [
+                _percent(number, "difference_percent"),
+                _percent(number, "drift_percent"),
+                _percent(water, "difference_percent"),
+                _percent(aerosol, "difference_percent"),
+                f"{number['rms_first']:.1e}",
+                f"{number['rms_last']:.1e}",
+            ]
+        table.add_row(label, *row)
     console.print(table)
     console.print(
-        f"droplet number [{summary['units'][FIGURE_FIELD]}] and its standard deviation: of the global mean. drift: "
-        "change over the whole run of the difference from the parcel model's run. rms difference: of droplet number, "
-        "relative, over the grid."
+        f"Droplet number ({summary['units'][FIGURE_FIELD]}): global mean and its standard deviation in time. Drift: "
+        "change of the difference. ±: standard error over the columns. first, last: relative rms difference of droplet "
+        f"number, in the first {FIRST_STEPS} steps and in the second half."
     )
+    for name, run in summary["runs"].items():
+        if run["scheme"] == "emulator":
+            console.print(f"{labels[name]}: {_outside(run['counts'])}")
+
+
+def _percent(measures, name):
+    error = measures[f"{name}_uncertainty"]
+    return f"{measures[name]:+.2f}" + (f" ± {error:.2f}" if error is not None else "")
+
+
+def _outside(counts):
+    """How many points lay outside of the training range, and by which inputs."""
+    inputs = [
+        f"{name} {ends['low']} below, {ends['high']} above, {ends['nan']} NaN"
+        for name, ends in counts["outside"].items()
+        if any(ends.values())
+    ]
+    said = f"{counts['points']:,} points, {counts['fallbacks']:,} outside of the training range and left to ARG"
+    return said + (f" ({'; '.join(inputs)})" if inputs else "")

@@ -3,9 +3,10 @@
 A piece is so many steps from one restart file to the next. Its files get their names when it is complete, so that a run
 that was stopped, by whatever, goes on from its last piece; the host restarts exactly.
 
-    python -m emulator.activation.online_run < task.json
+    python -m emulator.activation.online_run PARENT < task.json
 
-is what `run_all` makes of each task; it prints a line of JSON for each piece that is done.
+is what `run_all` makes of each task; it prints a line of JSON for each piece that is done. What the host prints goes to
+`log.txt` in the run's folder.
 """
 
 import ctypes
@@ -17,12 +18,11 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 
 from emulator.activation.workers import PR_SET_PDEATHSIG, THREAD_VARIABLES
 
 LAST_LINES = 5
-"""Of standard error that a failure quotes."""
+"""Of the log that a failure quotes."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class Task:
     library : str
         Path of libclimate_host.
     folder : str
-        Of the run; holds `restart_<first step>.nc`, unless `first` is 0 and the host makes its own start.
+        Of the run; holds the restart file of step `first` unless that is 0.
     namelist : dict
         The host's settings but for those of a piece (steps, history, restarts).
     ends : list of int
@@ -106,8 +106,7 @@ def run_all(tasks, workers, on_piece):
             while waiting or busy:
                 while waiting and len(busy) < workers:
                     name, task = waiting.pop(0)
-                    process, errors = _start(task)
-                    busy[name] = process, errors
+                    process = busy[name] = _start(task)
                     selector.register(process.stdout, selectors.EVENT_READ, name)
                 for key, _ in selector.select():
                     line = key.fileobj.readline()
@@ -115,37 +114,37 @@ def run_all(tasks, workers, on_piece):
                         on_piece(key.data, json.loads(line)["step"])
                         continue
                     selector.unregister(key.fileobj)
-                    process, errors = busy.pop(key.data)
-                    _check_end(key.data, process, errors)
+                    _check_end(key.data, busy.pop(key.data), tasks[key.data])
         finally:
-            for process, errors in busy.values():
+            for process in busy.values():
                 process.kill()
                 process.wait()
                 process.stdout.close()
-                errors.close()
 
 
 def _start(task):
-    """Start a task's process; its standard error goes to a file, which cannot fill up as a pipe can."""
-    errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed when the process has ended)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "emulator.activation.online_run", str(os.getpid())],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True,
-        env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1"),
-    )  # fmt: skip
+    """Start a task's process."""
+    with open(_log(task), "a") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "emulator.activation.online_run", str(os.getpid())],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, "1"),
+        )  # fmt: skip
     process.stdin.write(json.dumps(dataclasses.asdict(task)))
     process.stdin.close()
-    return process, errors
+    return process
 
 
-def _check_end(name, process, errors):
-    with errors:
-        status = process.wait()
-        process.stdout.close()
-        if status != 0:
-            errors.seek(0)
-            said = errors.read().strip().splitlines()[-LAST_LINES:]
-            raise RuntimeError(f"run '{name}' ended with status {status}: " + "\n".join(said or ["it said nothing"]))
+def _log(task):
+    return pathlib.Path(task.folder) / "log.txt"
+
+
+def _check_end(name, process, task):
+    status = process.wait()
+    process.stdout.close()
+    if status != 0:
+        said = _log(task).read_text(errors="replace").strip().splitlines()[-LAST_LINES:]
+        raise RuntimeError("\n".join([f"run '{name}' ended with status {status}; the end of '{_log(task)}':", *said]))
 
 
 def run_pieces(task, on_piece):
@@ -165,27 +164,32 @@ def run_pieces(task, on_piece):
     folder = pathlib.Path(task.folder)
     settings = None if task.constants is None else ParcelSettings(constants=CONSTANT_SETS[task.constants]())
     first = task.first
+    namelist, timing = folder / "climate.nml", folder / "timing.json"
     for last in task.ends:
         scheme = None if settings is None else ParcelScheme(settings)
         files = {kind: piece_path(folder, kind, last) for kind in ("history", "restart")}
         partial = {kind: path.with_name("partial_" + path.name) for kind, path in files.items()}
-        begin = piece_path(folder, "restart", first)
-        namelist = folder / "climate.nml"
-        write_namelist(
-            namelist,
-            task.namelist
-            | {"num_steps": last - first, "history": partial["history"], "restart_out": partial["restart"]}
-            | ({"restart_in": begin} if begin.exists() else {}),
-        )
+        of_piece = {"num_steps": last - first, "timing": timing}
+        of_piece |= {"history": partial["history"], "restart_out": partial["restart"]}
+        if first > 0:
+            of_piece["restart_in"] = piece_path(folder, "restart", first)
+        write_namelist(namelist, task.namelist | of_piece)
         library.run(namelist, scheme)
         for kind, path in files.items():
             os.replace(partial[kind], path)
-        names = ("num_points", "num_retried", "num_clipped")
-        counts = {} if scheme is None else {name: getattr(scheme, name) for name in names}
-        write_atomically(piece_path(folder, "counts", last, "json"), json.dumps(counts))
+        write_atomically(piece_path(folder, "counts", last, "json"), json.dumps(_counts(timing, scheme)))
         on_piece(last)
         first = last
     library.close()
+
+
+def _counts(timing, scheme):
+    """What the host counted in a piece, and what the parcel model did."""
+    told = json.loads(timing.read_text())
+    counts = {name: value for name, value in told.items() if name != "schema" and not name.endswith("_ns")}
+    if scheme is not None:
+        counts |= {"retried": scheme.num_retried, "rh_clipped": scheme.num_clipped}
+    return counts
 
 
 def write_atomically(path, text):
@@ -203,8 +207,10 @@ def _main():
         if os.getppid() != int(sys.argv[1]):
             return 1
     task = Task(**json.load(sys.stdin))
+    told = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     try:
-        run_pieces(task, lambda step: print(json.dumps({"step": step}), flush=True))
+        run_pieces(task, lambda step: print(json.dumps({"step": step}), file=told, flush=True))
     except (OSError, RuntimeError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1

@@ -311,6 +311,17 @@ def test_needs_nothing_but_libc_and_libm():
     assert {n.split(".")[0] for n in needed} <= {"linux-vdso", "libm", "libc", "ld-linux-x86-64", "ld-linux-aarch64"}
 
 
+def test_nothing_in_it_can_print_end_the_process_or_start_a_thread():
+    done = subprocess.run(["nm", "-D", "--undefined-only", library_path()], capture_output=True, text=True, check=True)
+    imported = {line.split()[-1].split("@")[0] for line in done.stdout.splitlines()}
+    assert "snprintf" in imported  # messages are made in the caller's buffer
+    forbidden = re.compile(
+        r"_*(v?f?d?printf|f?putc?s?|putchar|perror|f?write|stdout|stderr|syslog|exit|abort|raise|kill|assert_fail|"
+        r"pthread_create|thrd_create|v?fork|execv?e?|system|setlocale|signal|sigaction|GOMP_.*|omp_.*)(_chk)?"
+    )
+    assert {name for name in imported if forbidden.fullmatch(name)} == set()
+
+
 def test_emu_info_prints_what_the_file_holds(net, tmp_path):
     (tmp_path / "m.onnx").write_bytes(with_metadata(net))
     done = subprocess.run([find_tool("emu-info"), "--check", tmp_path / "m.onnx"], capture_output=True, text=True)
