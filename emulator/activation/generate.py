@@ -9,13 +9,10 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
-import importlib.metadata
 import json
 import os
 import pathlib
-import platform
 import shutil
-import subprocess
 import sys
 import time
 
@@ -24,6 +21,7 @@ import numpy as np
 from emulator.activation import samples_file
 from emulator.activation.blocks import ARRAYS, BlockMaker, part_path, read_part, split
 from emulator.activation.parcel import SOURCE_DIGEST, STATUS_NAMES, simulate
+from emulator.activation.provenance import commit, versions
 from emulator.activation.samples_file import INPUTS, SCHEMA
 from emulator.activation.settings import ParcelSettings
 from emulator.activation.states import MAX_SAMPLES, SAMPLER_VERSION, StateSampler, sample_states
@@ -289,7 +287,6 @@ def _assemble(path, folder, make, blocks, request, settings):
 
 
 def _attributes(request, settings, counts):
-    packages = ("numpy", "scipy", "numba", "netCDF4")
     constants = dataclasses.asdict(settings.constants)
     attributes = {
         "Conventions": "CF-1.10",
@@ -302,27 +299,14 @@ def _attributes(request, settings, counts):
         "seed": np.int64(request["seed"]),
         "sampler": f"{request['sampler']} version {request['sampler_version']} (scrambled Sobol sequence)",
         "settings": json.dumps(request),
-        "versions": json.dumps(
-            {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
-        ),
+        "versions": json.dumps(versions()),
         "model_source": f"{SOURCE_DIGEST:014x}",
     }
     attributes |= {f"constant_{name}": value for name, value in constants.items()}
     attributes |= {f"num_{name}": np.int64(value) for name, value in counts.items()}
-    commit = _commit()
-    if commit:
-        attributes["commit"] = commit
+    if (revision := commit()) is not None:
+        attributes["commit"] = revision
     return attributes
-
-
-def _commit():
-    """Commit of the source tree, with '-dirty' if it was changed; None outside a repository."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=pathlib.Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _list_unfinished(unfinished):

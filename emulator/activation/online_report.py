@@ -18,6 +18,7 @@ from emulator.activation.online_measures import (
     relative_rms,
 )
 from emulator.activation.online_run import piece_path, write_atomically
+from emulator.activation.provenance import commit, versions
 
 FIGURE_FIELD = "droplet_number"
 MOST_POINTS = 250
@@ -71,6 +72,8 @@ def report(folder, ends, tasks, request):
             differences[name] = rms[FIGURE_FIELD]
     summary = {
         "request": request,
+        "commit": commit(),
+        "versions": versions(),
         "units": units,
         "series_steps": np.arange(1, ends[-1] + 1)[::every].tolist(),
         "runs": runs,

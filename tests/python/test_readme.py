@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-COMMANDS = sorted(set(re.findall(r"python -m ([\w.]+(?: (?:generate|compare|retrain))?)([^\n`|]*)", README)))
+COMMANDS = sorted(set(re.findall(r"python -m ([\w.]+(?: (?:generate|compare|retrain|online))?)([^\n`|]*)", README)))
 
 
 def test_commands_were_found():
