@@ -3,9 +3,13 @@
 import ctypes
 import pathlib
 
-from emulator.activation.external import PROTOTYPE
-
 MESSAGE_SIZE = 1024
+
+_DOUBLES = ctypes.POINTER(ctypes.c_double)
+
+PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[_DOUBLES] * 9)
+"""Of scheme 'external': status = f(context, num_points, ld, w, tair, rhoair, rh, na, volume, hygro, fn, fm), SI units,
+columns of ld doubles, one of each mode for the last five; 0 is success."""
 
 
 class ClimateLibrary:

@@ -5,22 +5,17 @@ doubles; they are mapped as for an emulator: pressure = rho R_d T, the number-me
 clipped to the range that the emulators are trained on. What follows is what makes training samples.
 """
 
-import ctypes
 import math
 
 import numpy as np
 from scipy.special import ndtr, ndtri
 
 from emulator.activation.arg import ABSENT_MODE, EXP45_MODE, GAS_CONSTANT_DRY_AIR
+from emulator.activation.climate_library import PROTOTYPE
 from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM, LN_SIGMA_G, NUM_MODES
 from emulator.activation.parcel import STATUS_NAMES
 from emulator.activation.retries import simulate_with_retries
 from emulator.activation.states import RH_RANGE, States
-
-_DOUBLES = ctypes.POINTER(ctypes.c_double)
-
-PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, *[_DOUBLES] * 9)
-"""status = f(context, num_points, ld, w, tair, rhoair, rh, na, volume, hygro, fn, fm); 0 is success."""
 
 
 class ParcelScheme:

@@ -19,6 +19,8 @@ import signal
 import subprocess
 import sys
 
+from emulator.activation.climate_library import ClimateLibrary
+from emulator.activation.constants import CONSTANT_SETS
 from emulator.activation.workers import PR_SET_PDEATHSIG, THREAD_VARIABLES
 
 LAST_LINES = 5
@@ -155,18 +157,12 @@ def run_pieces(task, on_piece):
     OSError, RuntimeError
         See `ClimateLibrary`.
     """
-    from emulator.activation.climate_library import ClimateLibrary
-    from emulator.activation.constants import CONSTANT_SETS
-    from emulator.activation.external import ParcelScheme
-    from emulator.activation.settings import ParcelSettings
-
     library = ClimateLibrary(task.library)
     folder = pathlib.Path(task.folder)
-    settings = None if task.constants is None else ParcelSettings(constants=CONSTANT_SETS[task.constants]())
     first = task.first
     namelist, timing = folder / "climate.nml", folder / "timing.json"
     for last in task.ends:
-        scheme = None if settings is None else ParcelScheme(settings)
+        scheme = None if task.constants is None else _parcel_scheme(task.constants)
         files = {kind: piece_path(folder, kind, last) for kind in ("history", "restart")}
         partial = {kind: path.with_name("partial_" + path.name) for kind, path in files.items()}
         of_piece = {"num_steps": last - first, "timing": timing}
@@ -181,6 +177,14 @@ def run_pieces(task, on_piece):
         on_piece(last)
         first = last
     library.close()
+
+
+def _parcel_scheme(constants):
+    # Here, so that runs of other schemes need not wait for numba.
+    from emulator.activation.external import ParcelScheme
+    from emulator.activation.settings import ParcelSettings
+
+    return ParcelScheme(ParcelSettings(constants=CONSTANT_SETS[constants]()))
 
 
 def _counts(timing, scheme):

@@ -13,7 +13,6 @@ import warnings
 
 import numpy as np
 from scipy.special import ndtr, ndtri
-from scipy.stats import qmc
 
 from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM, NUM_MODES
 
@@ -130,6 +129,8 @@ class StateSampler:
         """Return `States` of the samples start ... start + count - 1 (float32 arrays)."""
         if start < 0 or count < 1:
             raise ValueError(f"block starts at {start} and has {count} samples; expected start >= 0 and count >= 1")
+        from scipy.stats import qmc  # here: it takes a second, and who brings states of their own needs it not
+
         if self._engine is None or self._engine.num_generated > start:
             generator = np.random.default_rng(self.seed)
             self._engine = qmc.Sobol(NUM_DIMENSIONS, scramble=True, bits=SEQUENCE_BITS, rng=generator)
