@@ -1,10 +1,13 @@
 """libemulator.hpp and libemulator_e3sm.hpp, compiled as a C++ host compiles it, against the installed library."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.python.onnx_models import plain_graph, random_net
 
 CPP = Path(__file__).parent / "cpp"
 INFERENCE = CPP.parent / "hosts/e3sm/components/emulators/common/src/inference"  # stand-ins of E3SM's headers
@@ -63,7 +66,11 @@ def test_a_view_of_device_memory_does_not_compile(space, environment, tmp_path):
 def test_views_of_kokkos_itself_give_the_bits_of_the_c_library(environment, described_model, tmp_path):
     if not KOKKOS.exists():
         pytest.skip("needs Kokkos; Debian: apt install libtrilinos-kokkos-dev")
-    program, kokkos = tmp_path / "kokkos", ["-isystem", KOKKOS.parent, "-Wl,--no-as-needed", "-ltrilinos_kokkoscore"]
-    done = build("g++", "kokkos.cpp", program, environment, *kokkos)
+    page = (CPP.parents[2] / "fortran_bridge/E3SM.md").read_text()
+    example = re.search(r"^```cpp\n(libemulator::Model model;\n.*?)^```$", page, re.MULTILINE | re.DOTALL)[1]
+    (tmp_path / "page.inc").write_text(example)
+    (tmp_path / "small.onnx").write_bytes(plain_graph(random_net(2, [3, 10, 1])))
+    kokkos = ["-isystem", KOKKOS.parent, "-I", tmp_path, "-Wl,--no-as-needed", "-ltrilinos_kokkoscore"]
+    done = build("g++", "kokkos.cpp", tmp_path / "kokkos", environment, *kokkos)
     assert done.returncode == 0, done.stderr
-    run(environment, program, described_model)
+    run(environment, tmp_path / "kokkos", described_model, tmp_path / "small.onnx")

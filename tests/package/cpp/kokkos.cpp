@@ -1,5 +1,5 @@
-/* usage: kokkos MODEL. Views of Kokkos in both layouts, and a loop over columns as EAMxx has them: the bits of the C
- * library. */
+/* usage: kokkos MODEL SMALL_MODEL. Views of Kokkos in both layouts, and a loop over columns as EAMxx has them: the bits of
+ * the C library. page.inc is the example of fortran_bridge/E3SM.md; SMALL_MODEL has its 3 inputs and 1 output. */
 #include <Kokkos_Core.hpp>
 #include <libemulator.hpp>
 
@@ -78,9 +78,32 @@ static void check_fields(const ModelView &model, const std::vector<double> &expe
     CHECK(wrong == 0, "%ld wrong", wrong);
 }
 
+/* The lines of the page, with the fields that they name */
+#define EKAT_REQUIRE_MSG(condition, text) CHECK(condition, "%s", text)
+static void check_the_page(const char *path)
+{
+    const int num_levels = LEVELS;
+    const Field T("T", COLUMNS, LEVELS), p("p", COLUMNS, LEVELS), w("w", COLUMNS, LEVELS), fn("fn", COLUMNS, LEVELS);
+    for (int s = 0; s < SAMPLES; s++) {
+        T(s / LEVELS, s % LEVELS) = 0.1 + s % 7;
+        p(s / LEVELS, s % LEVELS) = 0.1 + s % 11;
+        w(s / LEVELS, s % LEVELS) = 0.1 + s % 13;
+    }
+    const Kokkos::RangePolicy<Kokkos::DefaultHostExecutionSpace> host_policy(0, COLUMNS);
+#include "page.inc"
+    long wrong = 0;
+    for (int s = 0; s < SAMPLES; s++) {
+        const double x[3] = {0.1 + s % 7, 0.1 + s % 11, 0.1 + s % 13};
+        double y = 0;
+        wrong += emu_infer_f64(model.get(), 1, x, 1, 1, &y, 1, 1, nullptr, 0) != EMU_OK;
+        wrong += y != fn(s / LEVELS, s % LEVELS);
+    }
+    CHECK(wrong == 0, "%ld wrong", wrong);
+}
+
 int main(int argc, char **argv)
 {
-    if (argc != 2)
+    if (argc != 3)
         return 2;
     Kokkos::ScopeGuard kokkos(argc, argv);
     libemulator::Model model(argv[1]);
@@ -92,5 +115,6 @@ int main(int argc, char **argv)
     check_layout<Kokkos::LayoutLeft>(model, expected);
     check_layout<Kokkos::LayoutRight>(model, expected);
     check_fields(model, expected);
-    FINISH(10);
+    check_the_page(argv[2]);
+    FINISH(12);
 }
