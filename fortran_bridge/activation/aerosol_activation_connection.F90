@@ -9,11 +9,13 @@ module aerosol_activation_connection
   use libemulator, only: emulator_model
   implicit none
   private
-  public :: connection_t, connect_model
+  public :: connection_t, connect_model, max_outputs
   public :: tair, rh, number, radius, kappa
 
   !> Places in `known_input_names`; of what is per mode, the place before the first.
   integer, parameter :: tair = 1, rh = 3, number = 4, radius = 8, kappa = 12
+
+  integer, parameter :: max_outputs = 16  !! of a model; work space for them is laid out beforehand
 
   !> A hygroscopicity up to here takes up no water whatever it is, and a model trained from below here on is not led
   !! astray by one still lower: primary carbon without organics has 1e-10, the very end of the case study's range.
@@ -82,6 +84,10 @@ contains
     character(len=4) :: fn_name
     integer :: i, m, stat
 
+    if (connection%num_outputs > max_outputs) then
+      errmsg = 'the model has more outputs than this host has room for; it needs fn_1 to fn_4 or ln_smax, each with unit 1'
+      return
+    end if
     do i = 1, connection%num_outputs
       names(i) = model%output_name(i)
     end do

@@ -1,0 +1,210 @@
+!> What the routines for one point and for many have in common: fn and fm of points side by side, by the scheme that was
+!! chosen at start; and which points are outside of what the emulator was trained on.
+!!
+!! Work space is the caller's, so that nothing is allocated: gfortran puts automatic arrays on the heap.
+module aerosol_activation_evaluation
+  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
+  use aerosol_activation_arg, only: activate_modal_arg
+  use aerosol_activation_connection, only: connection_t, tair_at => tair, rh_at => rh, number_at => number, &
+    radius_at => radius, kappa_at => kappa
+  use aerosol_activation_constants, only: r8, num_modes
+  use aerosol_activation_counters, only: activation_counters
+  use aerosol_activation_head, only: activated_fractions
+  use aerosol_activation_mapping, only: emulator_inputs, num_known_inputs
+  use aerosol_activation_mass, only: mass_from_number
+  use libemulator, only: emulator_model
+  implicit none
+  private
+  public :: settings_t, evaluate
+  public :: w, tair, rhoair, rh, na, volume, hygro, num_state, fn, fm, fn_difference, fm_difference, num_results, num_work
+  public :: absent_mode
+
+  !> Columns of `state`, SI; of what is per mode, the column before the first.
+  integer, parameter :: w = 1, tair = 2, rhoair = 3, rh = 4, na = 4, volume = 8, hygro = 12, num_state = 16
+  !> Columns before the first of `results`.
+  integer, parameter :: fn = 0, fm = 4, fn_difference = 8, fm_difference = 12, num_results = 16
+  !> Columns of work space, beside the model's outputs: known inputs, the model's inputs, numbers added and all numbers.
+  integer, parameter :: num_work = 2*num_known_inputs + 2
+
+  real(r8), parameter :: absent_mode = 1.e-39_r8  !! m-3 and m3 m-3
+  real(r8), parameter :: inert_kappa = 1.e-10_r8
+  real(r8), parameter :: most_added = 0.1_r8      !! of all particles, where modes are scarcer than in training
+  integer, parameter :: every_input(num_known_inputs) = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]
+
+  type :: settings_t
+    logical :: runs_emulator = .false., runs_arg = .true.
+    logical :: gives_emulator = .false.  !! whose numbers the host gets
+    logical :: fallback = .true.         !! ARG outside of the training range
+    real(r8) :: rh_if_absent = 1._r8
+  end type settings_t
+
+contains
+
+  !> fn and fm of points at each of which something activates, side by side. Without a model, all is ARG's.
+  recursive subroutine evaluate(model, connection, settings, n, nmode, needs_first_mode, wmaxf, state, results, work, y, &
+      is_outside, stat, message, smax_prescribed, counters)
+    type(emulator_model), intent(in) :: model
+    type(connection_t), intent(in) :: connection
+    type(settings_t), intent(in) :: settings
+    integer, intent(in) :: n, nmode
+    logical, intent(in) :: needs_first_mode
+    real(r8), intent(in) :: wmaxf
+    real(r8), intent(in) :: state(n, num_state)          !! modes beyond nmode: 0
+    real(r8), intent(inout) :: results(n, num_results)
+    real(r8), intent(inout) :: work(n, num_work), y(n, connection%num_outputs)
+    logical, intent(inout) :: is_outside(n)
+    integer, intent(out) :: stat
+    character(len=:), allocatable, intent(inout) :: message
+    real(r8), intent(in), optional :: smax_prescribed
+    type(activation_counters), intent(inout), optional :: counters
+    logical :: runs_emulator, runs_arg
+    integer :: i, num_outside
+
+    stat = 0
+    runs_emulator = settings%runs_emulator .and. .not. present(smax_prescribed)
+    runs_arg = settings%runs_arg .or. .not. runs_emulator
+    num_outside = n
+    if (runs_emulator) then
+      call emulate(model, connection, settings%fallback, n, state, results, work, y, is_outside, stat, message, counters)
+      if (stat /= 0) return
+      num_outside = count(is_outside(:n))
+    else
+      is_outside = .true.
+    end if
+    results(:, fn_difference + 1:) = 0._r8
+    if (runs_arg .or. num_outside > 0) then
+      do i = 1, n
+        if (runs_arg .or. is_outside(i)) call by_arg(i)
+      end do
+    end if
+    if (.not. present(counters)) return
+    if (present(smax_prescribed)) then
+      counters%prescribed = counters%prescribed + n
+    else if (.not. runs_emulator) then
+      counters%arg = counters%arg + n
+    else
+      counters%emulated = counters%emulated + (n - num_outside)
+      counters%fallbacks = counters%fallbacks + num_outside
+    end if
+
+  contains
+
+    !> ARG in the place of the emulator, or beside it.
+    subroutine by_arg(i)
+      integer, intent(in) :: i
+      real(r8), dimension(num_modes) :: na_i, volume_i, hygro_i, fn_i, fm_i, fluxn_i, fluxm_i
+      real(r8) :: flux_fullact_i
+
+      na_i = state(i, na + 1:na + num_modes)
+      volume_i = state(i, volume + 1:volume + num_modes)
+      hygro_i = state(i, hygro + 1:hygro + num_modes)
+      fn_i = 0._r8
+      fm_i = 0._r8
+      call activate_modal_arg(state(i, w), wmaxf, state(i, tair), state(i, rhoair), na_i, nmode, volume_i, hygro_i, &
+        fn_i, fm_i, fluxn_i, fluxm_i, flux_fullact_i, smax_prescribed, needs_first_mode=needs_first_mode)
+      if (.not. is_outside(i)) then
+        results(i, fn_difference + 1:fn_difference + num_modes) = results(i, fn + 1:fn + num_modes) - fn_i
+        results(i, fm_difference + 1:fm_difference + num_modes) = results(i, fm + 1:fm + num_modes) - fm_i
+        if (settings%gives_emulator) return
+      end if
+      results(i, fn + 1:fn + num_modes) = fn_i
+      results(i, fm + 1:fm + num_modes) = fm_i
+    end subroutine by_arg
+  end subroutine evaluate
+
+  !> The emulator's fn and fm, and where it must not be asked: there they mean nothing.
+  recursive subroutine emulate(model, c, fallback, n, state, results, work, y, is_outside, stat, message, counters)
+    type(emulator_model), intent(in) :: model
+    type(connection_t), intent(in) :: c
+    logical, intent(in) :: fallback
+    integer, intent(in) :: n
+    real(r8), intent(in) :: state(n, num_state)
+    real(r8), intent(inout) :: results(n, num_results), work(n, num_work), y(n, c%num_outputs)
+    logical, intent(inout) :: is_outside(n)
+    integer, intent(out) :: stat
+    character(len=:), allocatable, intent(inout) :: message
+    type(activation_counters), intent(inout), optional :: counters
+    integer, parameter :: known = 0, x = num_known_inputs  ! columns of work before the first
+    real(r8), dimension(num_modes) :: fn_i, fm_i
+    integer :: i, m
+
+    call emulator_inputs(n, 1, 1, n, 1, state(:, tair), state(:, rhoair), state(:, w), state(:, rh), &
+      state(:, na + 1:na + num_modes), state(:, volume + 1:volume + num_modes), state(:, hygro + 1:hygro + num_modes), &
+      every_input, 0, n, work)
+    call guard(c, fallback, n, state(:, na + 1:na + num_modes), state(:, volume + 1:volume + num_modes), &
+      work(:, known + 1:known + num_known_inputs), work(:, x + 1:x + c%num_inputs), work(:, num_work - 1), &
+      work(:, num_work), is_outside, counters)
+    stat = 0
+    if (all(is_outside)) return
+    call model%infer(work(:, x + 1:x + c%num_inputs), y, ncol=n, stat=stat, errmsg=message)
+    if (stat /= 0) return
+    if (c%ln_smax > 0) then
+      call activated_fractions(c%kelvin, n, n, y(:, c%ln_smax), work(:, known + tair_at), work(:, known + rh_at), &
+        work(:, known + radius_at + 1:known + radius_at + num_modes), &
+        work(:, known + kappa_at + 1:known + kappa_at + num_modes), results(:, fn + 1:fn + num_modes), &
+        results(:, fm + 1:fm + num_modes))
+    else
+      do i = 1, n
+        do m = 1, num_modes
+          fn_i(m) = min(max(y(i, c%fn(m)), 0._r8), 1._r8)
+        end do
+        call mass_from_number(fn_i, fm_i)
+        results(i, fn + 1:fn + num_modes) = fn_i
+        results(i, fm + 1:fm + num_modes) = fm_i
+      end do
+    end if
+    do m = 1, num_modes
+      do i = 1, n
+        if (state(i, hygro + m) > inert_kappa .and. state(i, na + m) > absent_mode &
+          .and. state(i, volume + m) > absent_mode) cycle
+        results(i, fn + m) = 0._r8
+        results(i, fm + m) = 0._r8
+      end do
+    end do
+  end subroutine emulate
+
+  !> Which points are outside; and the model's inputs `x`, each within its range.
+  pure recursive subroutine guard(c, fallback, n, na, volume, known, x, added, total, is_outside, &
+      counters)
+    type(connection_t), intent(in) :: c
+    logical, intent(in) :: fallback
+    integer, intent(in) :: n
+    real(r8), dimension(n, num_modes), intent(in) :: na, volume
+    real(r8), intent(inout) :: known(n, num_known_inputs)  !! absent modes get a radius and kappa, rh is cut to its range
+    real(r8), intent(inout) :: x(n, c%num_inputs)
+    real(r8), intent(inout) :: added(n), total(n)          !! work space: cm-3
+    logical, intent(inout) :: is_outside(n)
+    type(activation_counters), intent(inout), optional :: counters
+    integer :: i, j, m
+
+    added = 0._r8
+    total = 0._r8
+    do m = 1, num_modes
+      do i = 1, n
+        if (na(i, m) > absent_mode .and. volume(i, m) > absent_mode) cycle
+        known(i, number_at + m) = 0._r8
+        known(i, radius_at + m) = max(c%lowest(radius_at + m), 0._r8)
+        known(i, kappa_at + m) = max(c%lowest(kappa_at + m), 0._r8)
+      end do
+      do i = 1, n
+        added(i) = added(i) + max(c%lowest(number_at + m) - known(i, number_at + m), 0._r8)
+        total(i) = total(i) + known(i, number_at + m)
+      end do
+    end do
+    is_outside = fallback .and. added > most_added*total
+    do j = 1, num_known_inputs
+      if (c%input(j) == 0) cycle
+      do i = 1, n
+        is_outside(i) = is_outside(i) .or. .not. (known(i, j) >= c%least(j) .and. known(i, j) <= c%largest(j))
+        x(i, c%input(j)) = min(max(known(i, j), c%lowest(j)), c%highest(j))
+      end do
+      if (.not. present(counters)) cycle
+      counters%low(j) = counters%low(j) + count(known(:, j) < c%low(j))
+      counters%high(j) = counters%high(j) + count(known(:, j) > c%high(j))
+      counters%nan(j) = counters%nan(j) + count(ieee_is_nan(known(:, j)))
+    end do
+    do i = 1, n
+      known(i, rh_at) = min(max(known(i, rh_at), c%lowest(rh_at)), c%highest(rh_at))
+    end do
+  end subroutine guard
+end module aerosol_activation_evaluation
