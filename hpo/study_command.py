@@ -140,6 +140,8 @@ def _compare(args: argparse.Namespace, console: Console, _) -> None:
             f"{cost:.3g} ({seeds} of {r.seeds})" if seeds else "not reached",
         )
     console.print(table)
+    least = min(s.cost[-1] for s in studies)
+    console.print(f"equal cost: {least:.3g} {unit}, those of the cheapest study", highlight=False, soft_wrap=True)
     written = ", ".join(str(args.out / name) for name in ("compare.csv", "compare.png"))
     console.print(f"written: {written}", highlight=False, soft_wrap=True)
 

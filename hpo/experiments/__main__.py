@@ -57,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = args.out / f"{name}.md"
             path.write_text(text, encoding="utf-8")
             print(f"\n{path}\n\n{text}")
+        if args.name == "algorithms":
+            from hpo import compare, compare_figure
+
+            path = args.out / "algorithms.png"
+            compare_figure.draw(path, tables.read_algorithms(machine), compare.COSTS["flop"])
+            print(path)
     except SearchError as error:
         print(f"hpo.experiments: {error}", file=sys.stderr)
         return 2

@@ -184,21 +184,34 @@ def sizes_table(machine: Machine) -> str:
     return markdown(head, rows)
 
 
-def algorithms_table(machine: Machine) -> str:
-    """Experiment (c): after both steps, and in step 1 alone at equal cost."""
-    studies, names, sizes = [], [], {}
+def read_algorithms(machine: Machine, step: int = 2) -> list[compare.Group]:
+    """The finished searches of experiment (c) and their arithmetic, by algorithm; step as in `hpo.compare.spent`.
+
+    Raises
+    ------
+    SearchError
+        There are none.
+    """
+    studies, names = [], []
     for name in algorithm_names():
         for seed in SEEDS:
             folder = algorithm(machine, name, seed)
             if Study(folder).description is not None and Study(folder).records(2, curves=False):
-                studies.append(folder)
+                studies.append(compare.spent(folder, "flop", step=step))
                 names.append(name)
-                sizes.setdefault(name, []).extend(r["num_parameters"] for r in Study(folder).records(1, curves=False))
     if not studies:
         raise SearchError("no algorithm has finished; run `python -m hpo.experiments algorithms`")
-    final = compare.grouped([compare.spent(f, "flop") for f in studies], names)
-    first = compare.grouped([compare.spent(f, "flop", step=1) for f in studies], names)
-    subset = {r.name: r for r in compare.rows(first)}
+    return compare.grouped(studies, names)
+
+
+def algorithms_table(machine: Machine) -> str:
+    """Experiment (c): after both steps, and in step 1 alone at equal cost."""
+    final = read_algorithms(machine)
+    sizes = {
+        g.name: [r["num_parameters"] for s in g.studies for r in Study(s.folder).records(1, curves=False)]
+        for g in final
+    }
+    subset = {r.name: r for r in compare.rows(read_algorithms(machine, step=1))}
     rows = []
     for r in compare.rows(final):
         s = subset[r.name]

@@ -98,7 +98,7 @@ def test_the_command_writes_table_figure_and_csv_and_refuses_other_samples(tmp_p
     out = tmp_path / "out"
     assert study_command.main(["compare", f"first={a}", f"second={b}", "--out", str(out)]) == 0
     text = capsys.readouterr().out
-    assert "second" in text and "1e-05" in text
+    assert "second" in text and "1e-05" in text and "equal cost: 24 core-seconds" in text
     with open(out / "compare.csv") as stream:
         found = list(csv.DictReader(stream))
     assert len(found) == 8 and found[-1] | {"study": ""} == {

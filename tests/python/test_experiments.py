@@ -89,6 +89,8 @@ def test_algorithms_are_compared_by_their_best_errors_and_what_their_configurati
     # three inputs, one output: 2 * 6 epochs * (400 * (3 * 4 - 3) + 100 * 4) * width, twice
     assert random["step 1 [TFLOP]"].startswith(f"{2 * 12 * 4000 * 100 / 1e12:.3g}")
     assert tpe["the same at equal cost"] == "-", "for what both of random's cost it has none"
+    assert command.main(["algorithms", "--tables-only", "--out", str(machine.out)]) == 0
+    assert {p.name for p in machine.out.glob("algorithms.*")} == {"algorithms.md", "algorithms.png"}
 
 
 def test_the_lightest_networks_are_sought_within_factors_of_the_best_error(machine):
