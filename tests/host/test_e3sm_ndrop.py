@@ -9,7 +9,6 @@ It is compiled as it is; what it uses of E3SM is stood in for in tests/host/e3sm
 
 import ctypes
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -29,6 +28,7 @@ from emulator.normalise import Normaliser
 from emulator.variables import Column, columns_of
 from tests.conftest import NO_NDROP
 from tests.host import host_fixtures as fixtures
+from tests.package import test_recipes
 
 EPS = np.spacing(1.0)
 PCOLS, NCOL, PVER, NUM_CONSTITUENTS, NUM_CLOUD_BORNE = 16, 11, 12, 30, 25  # of the stand-ins
@@ -265,25 +265,19 @@ def with_the_drop_in(text):
     return text.replace("call activate_modal(", "call activate_modal_emulator(")
 
 
-def with_humidity_too(text):
-    """What is better: the relative humidity over liquid as a further argument, formed where the call is."""
-    text = with_the_drop_in(text).replace(
-        "only: activate_modal_emulator", "only: activate_modal_emulator, relative_humidity"
-    )
-    humidity = "rh=relative_humidity(state%q(i,k,1), temp(i,k), pmid(i,k))"
-    text, count = re.subn(r"(fluxm, ?flux_fullact\(k\))\)", rf"\1, {humidity})", text)
-    assert count == 2
-    return text
+def as_the_recipe_has_it(text):
+    """With the lines of fortran_bridge/E3SM.md, which pass the relative humidity over liquid along."""
+    return test_recipes.apply(text, f"{test_recipes.EAM}/ndrop.F90")
 
 
 @pytest.fixture(scope="module")
 def drop_ins(build, original, ndrop_source, tmp_path_factory):
-    """ndrop.F90 with the drop-in, linked to it, without and with humidity; nothing is connected yet."""
+    """ndrop.F90 with the drop-in, without humidity and as the recipe has it; nothing is connected yet."""
     folder = tmp_path_factory.mktemp("changed")
-    for name, change in (("ndrop", with_the_drop_in), ("ndrop_humid", with_humidity_too)):
+    for name, change in (("ndrop", with_the_drop_in), ("ndrop_recipe", as_the_recipe_has_it)):
         (folder / f"{name}.F90").write_text(change(ndrop_source.read_text()))
     libraries = build(
-        "ndrop_emulator", "ndrop_humid", NDROP_EMULATOR=folder / "ndrop.F90", NDROP_HUMID=folder / "ndrop_humid.F90"
+        "ndrop_emulator", "ndrop_recipe", NDROP_EMULATOR=folder / "ndrop.F90", NDROP_RECIPE=folder / "ndrop_recipe.F90"
     )
     for library in libraries:
         library.c_ndrop_init(PCOLS)
@@ -494,7 +488,7 @@ def test_e3sms_step_runs_with_an_emulator_and_stays_sane(changed, with_arg, mode
     np.testing.assert_array_equal(found["WTKE"], with_arg["WTKE"])  # activation has no say in it
 
 
-def test_humidity_passed_at_the_call_reaches_the_network(drop_ins, model):
+def test_with_the_recipes_lines_the_humidity_at_the_call_reaches_the_network(drop_ins, model):
     dry, humid = columns(), columns()
     # 2 % above saturation: the table that the drop-in looks up lies up to 0.07 % above the curve
     liquid = 1.02 * vapour_pressure_over_water(humid["t"])
@@ -506,3 +500,14 @@ def test_humidity_passed_at_the_call_reaches_the_network(drop_ins, model):
     np.testing.assert_array_equal(*as_it_is)  # the routine without rh takes the air as saturated
     np.testing.assert_array_equal(passed[1], as_it_is[1])
     assert (passed[0] != as_it_is[0]).any(axis=2).mean() > 0.2
+
+
+def test_the_recipes_lines_leave_the_file_as_it_was_where_libemulator_is_off(ndrop_source, tmp_path):
+    (tmp_path / "ndrop.F90").write_text(as_the_recipe_has_it(ndrop_source.read_text()))
+    command = [test_recipes.FC, "-E", "-P", "-cpp"]
+    compiled = [
+        subprocess.run([*command, str(path)], capture_output=True, text=True, check=True).stdout
+        for path in (ndrop_source, tmp_path / "ndrop.F90")
+    ]
+    assert compiled[0].split() == compiled[1].split()
+    assert "activate_modal" in compiled[0]

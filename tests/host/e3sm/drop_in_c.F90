@@ -26,8 +26,8 @@ contains
   end function c_use_model
 
   !> With `prescribed` 0 the supersaturation of `smax` is not passed on.
-  subroutine c_activate_modal_drop_in(n, nmode, w, sigw, wdiab, wmin, wmax, t, rho, na, volume, hygro, prescribed, smax, &
-      fn, fm, fluxn, fluxm, full) bind(c)
+  subroutine c_activate_modal_drop_in(n, nmode, w, sigw, wdiab, wmin, wmax, t, rho, na, volume, hygro, prescribed, &
+      smax, fn, fm, fluxn, fluxm, full) bind(c)
     integer(c_int), value :: n, nmode, prescribed
     real(c_double), value :: sigw, wmin, wmax
     real(c_double), intent(in) :: w(n), wdiab(n), t(n), rho(n), smax(n)

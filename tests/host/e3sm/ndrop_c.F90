@@ -24,8 +24,8 @@ contains
   end subroutine c_ndrop_init
 
   !> With `prescribed` 0 the supersaturation of `smax` is not passed on.
-  subroutine c_activate_modal_e3sm(n, nmode, w, sigw, wdiab, wmin, wmax, t, rho, na, volume, hygro, prescribed, smax, &
-      fn, fm, fluxn, fluxm, full) bind(c)
+  subroutine c_activate_modal_e3sm(n, nmode, w, sigw, wdiab, wmin, wmax, t, rho, na, volume, hygro, prescribed, &
+      smax, fn, fm, fluxn, fluxm, full) bind(c)
     integer(c_int), value :: n, nmode, prescribed
     real(c_double), value :: sigw, wmin, wmax
     real(c_double), intent(in) :: w(n), wdiab(n), t(n), rho(n), smax(n)
@@ -37,11 +37,11 @@ contains
     do i = 1, n
       if (prescribed /= 0) then
         s = smax(i)
-        call activate_modal(w(i), sigw, wdiab(i), wmin, wmax, t(i), rho(i), na(:, i), nmode, volume(:, i), hygro(:, i), &
-          fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i), s)
+        call activate_modal(w(i), sigw, wdiab(i), wmin, wmax, t(i), rho(i), na(:, i), nmode, volume(:, i), &
+          hygro(:, i), fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i), s)
       else
-        call activate_modal(w(i), sigw, wdiab(i), wmin, wmax, t(i), rho(i), na(:, i), nmode, volume(:, i), hygro(:, i), &
-          fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i))
+        call activate_modal(w(i), sigw, wdiab(i), wmin, wmax, t(i), rho(i), na(:, i), nmode, volume(:, i), &
+          hygro(:, i), fn(:, i), fm(:, i), fluxn(:, i), fluxm(:, i), full(i))
       end if
     end do
   end subroutine c_activate_modal_e3sm
