@@ -41,7 +41,7 @@
 !! zero, overflow), given numbers that are none themselves.
 module aerosol_activation_emulator
   use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
-  use aerosol_activation_arg, only: default_max_updraft
+  use aerosol_activation_arg, only: activate_modal_arg, default_max_updraft
   use aerosol_activation_batch, only: activation_emulator, negligible_number, err_argument, no_such_modes
   use aerosol_activation_connection, only: max_outputs
   use aerosol_activation_constants, only: r8, num_modes
@@ -84,14 +84,14 @@ contains
     real(r8), intent(in) :: wmaxf         !! largest updraft, m s-1
     real(r8), intent(in) :: tair          !! air temperature, K
     real(r8), intent(in) :: rhoair        !! air density, kg m-3
-    real(r8), intent(in) :: na(:)         !! number concentration, m-3 (nmode or more)
+    real(r8), intent(in), contiguous :: na(:)      !! number concentration, m-3 (nmode or more)
     integer, intent(in) :: nmode          !! modes, the first of MAM4's four
-    real(r8), intent(in) :: volume(:)     !! volume concentration, m3 m-3
-    real(r8), intent(in) :: hygro(:)      !! volume-mean hygroscopicity, 1
-    real(r8), intent(out) :: fn(:)        !! activated fraction of number, 1; what is beyond nmode is 0, here and below
-    real(r8), intent(out) :: fm(:)        !! activated fraction of mass, 1
-    real(r8), intent(out) :: fluxn(:)     !! flux of fn into cloud, m s-1
-    real(r8), intent(out) :: fluxm(:)     !! flux of fm into cloud, m s-1
+    real(r8), intent(in), contiguous :: volume(:)  !! volume concentration, m3 m-3
+    real(r8), intent(in), contiguous :: hygro(:)   !! volume-mean hygroscopicity, 1
+    real(r8), intent(out), contiguous :: fn(:)    !! activated fraction of number, 1; what is beyond nmode is 0, here and below
+    real(r8), intent(out), contiguous :: fm(:)    !! activated fraction of mass, 1
+    real(r8), intent(out), contiguous :: fluxn(:) !! flux of fn into cloud, m s-1
+    real(r8), intent(out), contiguous :: fluxm(:) !! flux of fm into cloud, m s-1
     real(r8), intent(out) :: flux_fullact !! flux if everything activated, m s-1
     real(r8), intent(in), optional :: smax_prescribed  !! supersaturation in the place of the scheme's own, 1
     real(r8), intent(in), optional :: rh               !! relative humidity over liquid, 1
@@ -129,10 +129,11 @@ contains
   recursive subroutine activate_modal_refactored(w_in, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, &
       fluxm, flux_fullact, smax_prescribed, rh, emulator, counters, fn_difference, fm_difference, stat, errmsg)
     real(r8), intent(in) :: w_in, wmaxf, tair, rhoair
-    real(r8), intent(in) :: na(:)
+    real(r8), intent(in), contiguous :: na(:)
     integer, intent(in) :: nmode
-    real(r8), intent(in) :: volume(:), hygro(:)
-    real(r8), intent(out) :: fn(:), fm(:), fluxn(:), fluxm(:), flux_fullact
+    real(r8), intent(in), contiguous :: volume(:), hygro(:)
+    real(r8), intent(out), contiguous :: fn(:), fm(:), fluxn(:), fluxm(:)
+    real(r8), intent(out) :: flux_fullact
     real(r8), intent(in), optional :: smax_prescribed, rh
     type(activation_emulator), intent(in), optional :: emulator
     type(activation_counters), intent(inout), optional :: counters
@@ -159,10 +160,12 @@ contains
     type(activation_emulator), intent(in) :: by
     real(r8), intent(in) :: w, w_flux  !! what activates, and what carries; m s-1
     logical, intent(in) :: needs_first_mode
-    real(r8), intent(in) :: wmaxf, tair, rhoair, na(:)
+    real(r8), intent(in) :: wmaxf, tair, rhoair
+    real(r8), intent(in), contiguous :: na(:)
     integer, intent(in) :: nmode
-    real(r8), intent(in) :: volume(:), hygro(:)
-    real(r8), intent(out) :: fn(:), fm(:), fluxn(:), fluxm(:), flux_fullact
+    real(r8), intent(in), contiguous :: volume(:), hygro(:)
+    real(r8), intent(out), contiguous :: fn(:), fm(:), fluxn(:), fluxm(:)
+    real(r8), intent(out) :: flux_fullact
     integer, intent(out) :: code
     character(len=:), allocatable, intent(inout) :: message
     real(r8), intent(in), optional :: smax_prescribed, rh
@@ -172,23 +175,35 @@ contains
     logical :: is_outside(1)
     integer :: m
 
-    fn = 0._r8
-    fm = 0._r8
-    fluxn = 0._r8
-    fluxm = 0._r8
-    flux_fullact = 0._r8
-    if (present(fn_difference)) fn_difference = 0._r8
-    if (present(fm_difference)) fm_difference = 0._r8
     code = err_argument
     if (nmode < 1 .or. nmode > num_modes) then
       message = no_such_modes(nmode)
       return
     end if
     code = 0
+    call zero(nmode + 1)
+    if (present(fn_difference)) fn_difference = 0._r8
+    if (present(fm_difference)) fm_difference = 0._r8
     if (returns_early(w, na(1), needs_first_mode, smax_prescribed)) then
       if (present(counters)) then
         counters%points = counters%points + 1
         counters%early_returns = counters%early_returns + 1
+      end if
+      call zero(1)
+      return
+    end if
+    if (present(counters)) counters%points = counters%points + 1
+    if (.not. by%settings%runs_emulator .or. present(smax_prescribed)) then  ! nothing but ARG: no detour
+      call activate_modal_arg(w, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, fluxm, flux_fullact, &
+        smax_prescribed, needs_first_mode=needs_first_mode)
+      if (present(counters)) then
+        counters%prescribed = counters%prescribed + merge(1, 0, present(smax_prescribed))
+        counters%arg = counters%arg + merge(0, 1, present(smax_prescribed))
+      end if
+      if (abs(w_flux - w) > 0._r8) then
+        fluxn = fn*w_flux
+        fluxm = fm*w_flux
+        flux_fullact = w_flux
       end if
       return
     end if
@@ -205,7 +220,10 @@ contains
     end do
     call evaluate(by%model, by%connection, by%settings, 1, nmode, needs_first_mode, wmaxf, state, results, work, y, &
       is_outside, code, message, smax_prescribed, counters)
-    if (code /= 0) return
+    if (code /= 0) then
+      if (present(counters)) counters%points = counters%points - 1  ! fail_point counts it
+      return
+    end if
     do m = 1, nmode
       fn(m) = results(fn_at + m)
       fm(m) = results(fm_at + m)
@@ -215,7 +233,18 @@ contains
       if (present(fm_difference)) fm_difference(m) = results(fm_difference_at + m)
     end do
     flux_fullact = w_flux
-    if (present(counters)) counters%points = counters%points + 1
+
+  contains
+
+    subroutine zero(from)
+      integer, intent(in) :: from
+
+      fn(from:) = 0._r8
+      fm(from:) = 0._r8
+      fluxn(from:) = 0._r8
+      fluxm(from:) = 0._r8
+      flux_fullact = 0._r8
+    end subroutine zero
   end subroutine activate_point
 
   pure logical function returns_early(w, first_number, needs_first_mode, smax_prescribed)
@@ -229,7 +258,8 @@ contains
   end function returns_early
 
   subroutine fail_point(fn, fm, fluxn, fluxm, flux_fullact, counters, fn_difference, fm_difference)
-    real(r8), intent(out) :: fn(:), fm(:), fluxn(:), fluxm(:), flux_fullact
+    real(r8), intent(out), contiguous :: fn(:), fm(:), fluxn(:), fluxm(:)
+    real(r8), intent(out) :: flux_fullact
     type(activation_counters), intent(inout), optional :: counters
     real(r8), intent(out), optional :: fn_difference(:), fm_difference(:)
 

@@ -192,19 +192,42 @@ contains
       end do
     end do
     is_outside = fallback .and. added > most_added*total
-    do j = 1, num_known_inputs
-      if (c%input(j) == 0) cycle
-      do i = 1, n
-        is_outside(i) = is_outside(i) .or. .not. (known(i, j) >= c%least(j) .and. known(i, j) <= c%largest(j))
-        x(i, c%input(j)) = min(max(known(i, j), c%lowest(j)), c%highest(j))
+    if (n == 1) then
+      call guard_point(c, known, x, is_outside)
+    else
+      do j = 1, num_known_inputs
+        do i = 1, n
+          is_outside(i) = is_outside(i) .or. .not. (known(i, j) >= c%least(j) .and. known(i, j) <= c%largest(j))
+        end do
+        if (c%input(j) == 0) cycle
+        do i = 1, n
+          x(i, c%input(j)) = min(max(known(i, j), c%lowest(j)), c%highest(j))
+        end do
       end do
-      if (.not. present(counters)) cycle
-      counters%low(j) = counters%low(j) + count(known(:, j) < c%low(j))
-      counters%high(j) = counters%high(j) + count(known(:, j) > c%high(j))
-      counters%nan(j) = counters%nan(j) + count(ieee_is_nan(known(:, j)))
-    end do
+    end if
+    if (present(counters)) then
+      do j = 1, num_known_inputs
+        counters%low(j) = counters%low(j) + count(known(:, j) < c%low(j))
+        counters%high(j) = counters%high(j) + count(known(:, j) > c%high(j))
+        counters%nan(j) = counters%nan(j) + count(ieee_is_nan(known(:, j)))
+      end do
+    end if
     do i = 1, n
       known(i, rh_at) = min(max(known(i, rh_at), c%lowest(rh_at)), c%highest(rh_at))
     end do
   end subroutine guard
+
+  !> One point, its inputs side by side.
+  pure recursive subroutine guard_point(c, known, x, is_outside)
+    type(connection_t), intent(in) :: c
+    real(r8), intent(in) :: known(num_known_inputs)
+    real(r8), intent(inout) :: x(c%num_inputs)
+    logical, intent(inout) :: is_outside(1)
+    integer :: j
+
+    is_outside = is_outside .or. .not. all(known >= c%least .and. known <= c%largest)
+    do j = 1, num_known_inputs
+      if (c%input(j) > 0) x(c%input(j)) = min(max(known(j), c%lowest(j)), c%highest(j))
+    end do
+  end subroutine guard_point
 end module aerosol_activation_evaluation
