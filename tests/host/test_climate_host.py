@@ -335,6 +335,16 @@ def test_compare_history_names_what_differs(release, finished, tmp_path):
     assert compared(release, folder / "restart.nc", tmp_path / "none.nc").returncode == 2
 
 
+def test_without_mpi_only_the_host_over_samples_is_built(tmp_path):
+    options = ["-DLIBEMULATOR_EXAMPLES=ON", "-DLIBEMULATOR_TESTS=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON"]
+    configure = ["cmake", "-S", fixtures.REPOSITORY, "-B", tmp_path, *options]
+    subprocess.run(list(map(str, configure)), check=True, capture_output=True)
+    done = subprocess.run(["cmake", "--build", tmp_path, "--target", "help"], capture_output=True, text=True, check=True)
+    targets = {line.removeprefix("... ") for line in done.stdout.splitlines()}
+    assert "activation_host" in targets
+    assert not {"climate_host", "climate_host_library", "compare_history"} & targets
+
+
 # ---- the library ----
 
 EXTERNAL = """

@@ -192,12 +192,12 @@ contains
       k = chunk%points%level(n)
       growth = chunk%cloud(i, k) - chunk%cloud_before(i, k)
       do m = 1, num_modes
-        number = growth*chunk%points%fn(n, m)*chunk%num_a(i, k, m)
+        number = growth*chunk%points%found%fn(n, m)*chunk%num_a(i, k, m)
         call move(number, chunk%num_a(i, k, m), chunk%num_c(i, k, m))
-        call move(growth*chunk%points%fm(n, m)*chunk%vol_a(i, k, m), chunk%vol_a(i, k, m), chunk%vol_c(i, k, m))
+        call move(growth*chunk%points%found%fm(n, m)*chunk%vol_a(i, k, m), chunk%vol_a(i, k, m), chunk%vol_c(i, k, m))
         chunk%nact(i, k) = chunk%nact(i, k) + number
-        chunk%fn_grow(i, k, m) = chunk%points%fn(n, m)
-        chunk%dfn(i, k, m) = chunk%points%fn_difference(n, m)
+        chunk%fn_grow(i, k, m) = chunk%points%found%fn(n, m)
+        chunk%dfn(i, k, m) = chunk%points%found%fn_difference(n, m)
       end do
     end do
   end subroutine activate_growing_cloud
@@ -213,22 +213,22 @@ contains
     integer :: n, i, k, below, m
 
     do n = 1, chunk%points%n
-      if (.not. chunk%points%flux_fullact(n) > 0._r8) cycle
+      if (.not. chunk%points%found%flux_fullact(n) > 0._r8) cycle
       i = chunk%points%column(n)
       k = chunk%points%level(n)
       below = min(k + 1, e%num_levels)
       share = 0.5_r8*(1._r8 - exp(-2._r8*base_fraction(e, chunk, i, k)*chunk%points%rhoair(n)* &
-        chunk%points%flux_fullact(n)*time_step/e%mass))
+        chunk%points%found%flux_fullact(n)*time_step/e%mass))
       do m = 1, num_modes
-        up = share*chunk%points%fluxn(n, m)/chunk%points%flux_fullact(n)
+        up = share*chunk%points%found%fluxn(n, m)/chunk%points%found%flux_fullact(n)
         down = share
         number = up*chunk%num_a(i, below, m)
         call move(number - down*chunk%num_c(i, k, m), chunk%num_a(i, below, m), chunk%num_c(i, k, m))
-        up = share*chunk%points%fluxm(n, m)/chunk%points%flux_fullact(n)
+        up = share*chunk%points%found%fluxm(n, m)/chunk%points%found%flux_fullact(n)
         call move(up*chunk%vol_a(i, below, m) - down*chunk%vol_c(i, k, m), chunk%vol_a(i, below, m), chunk%vol_c(i, k, m))
         chunk%nact(i, k) = chunk%nact(i, k) + number
-        chunk%fn_base(i, k, m) = chunk%points%fn(n, m)
-        chunk%dfn(i, k, m) = chunk%points%fn_difference(n, m)
+        chunk%fn_base(i, k, m) = chunk%points%found%fn(n, m)
+        chunk%dfn(i, k, m) = chunk%points%found%fn_difference(n, m)
       end do
     end do
   end subroutine exchange_at_cloud_bases

@@ -6,7 +6,7 @@ module climate_state
   use host_padding, only: signalling_nan, is_padding
   implicit none
   private
-  public :: chunk_t, points_t, field_t, allocate_chunk, padding_is_intact
+  public :: chunk_t, points_t, fractions_t, field_t, allocate_chunk, padding_is_intact
   public :: level_fields, column_fields, num_level_states, num_column_states
 
   type :: field_t
@@ -80,6 +80,15 @@ module climate_state
     field_t('VOL_WET4', 'm3 m-2', 'the same, mode 4')]
   integer, parameter :: num_column_states = size(column_fields)
 
+  !> What activation gives, (ld[, num_modes]).
+  type :: fractions_t
+    real(r8), allocatable :: fn(:,:), fm(:,:)       !! activated fraction of number and of mass, 1
+    real(r8), allocatable :: fluxn(:,:), fluxm(:,:) !! their fluxes into cloud, m s-1
+    real(r8), allocatable :: flux_fullact(:)        !! flux if everything activated, m s-1
+    real(r8), allocatable :: fn_difference(:,:)     !! emulator less ARG, 1
+    real(r8), allocatable :: fm_difference(:,:)
+  end type fractions_t
+
   !> Points of a chunk at which a site calls activation, gathered; rows beyond `n` are padding.
   type :: points_t
     integer :: n = 0
@@ -91,11 +100,9 @@ module climate_state
     real(r8), allocatable :: na(:,:)                !! number, m-3 (ld, num_modes)
     real(r8), allocatable :: volume(:,:)            !! volume, m3 m-3
     real(r8), allocatable :: hygro(:,:)             !! hygroscopicity, 1
-    real(r8), allocatable :: fn(:,:), fm(:,:)       !! activated fraction of number and of mass, 1
-    real(r8), allocatable :: fluxn(:,:), fluxm(:,:) !! their fluxes into cloud, m s-1
-    real(r8), allocatable :: flux_fullact(:)        !! flux if everything activated, m s-1
-    real(r8), allocatable :: fn_difference(:,:)     !! emulator less ARG, 1
-    real(r8), allocatable :: fm_difference(:,:)
+    type(fractions_t) :: found                      !! by the scheme
+    type(fractions_t) :: dropped                    !! by the reference scheme
+    integer :: calls = 0                            !! of activation, on this chunk
   end type points_t
 
   type :: chunk_t
@@ -167,12 +174,21 @@ contains
     real(r8), intent(in) :: nan
 
     allocate(points%column(ld), points%level(ld))
-    allocate(points%w(ld), points%tair(ld), points%rhoair(ld), points%rh(ld), points%flux_fullact(ld), source=nan)
+    allocate(points%w(ld), points%tair(ld), points%rhoair(ld), points%rh(ld), source=nan)
     allocate(points%na(ld, num_modes), points%volume(ld, num_modes), points%hygro(ld, num_modes), source=nan)
-    allocate(points%fn(ld, num_modes), points%fm(ld, num_modes), points%fluxn(ld, num_modes), source=nan)
-    allocate(points%fluxm(ld, num_modes), points%fn_difference(ld, num_modes), source=nan)
-    allocate(points%fm_difference(ld, num_modes), source=nan)
+    call allocate_fractions(points%found, ld, nan)
+    call allocate_fractions(points%dropped, ld, nan)
   end subroutine allocate_points
+
+  subroutine allocate_fractions(fractions, ld, nan)
+    type(fractions_t), intent(inout) :: fractions
+    integer, intent(in) :: ld
+    real(r8), intent(in) :: nan
+
+    allocate(fractions%fn(ld, num_modes), fractions%fm(ld, num_modes), fractions%fluxn(ld, num_modes), source=nan)
+    allocate(fractions%fluxm(ld, num_modes), fractions%flux_fullact(ld), source=nan)
+    allocate(fractions%fn_difference(ld, num_modes), fractions%fm_difference(ld, num_modes), source=nan)
+  end subroutine allocate_fractions
 
   !> Is all beyond `ncol` as it was allocated?
   pure logical function padding_is_intact(chunk)
