@@ -339,7 +339,8 @@ def test_without_mpi_only_the_host_over_samples_is_built(tmp_path):
     options = ["-DLIBEMULATOR_EXAMPLES=ON", "-DLIBEMULATOR_TESTS=OFF", "-DCMAKE_DISABLE_FIND_PACKAGE_MPI=ON"]
     configure = ["cmake", "-S", fixtures.REPOSITORY, "-B", tmp_path, *options]
     subprocess.run(list(map(str, configure)), check=True, capture_output=True)
-    done = subprocess.run(["cmake", "--build", tmp_path, "--target", "help"], capture_output=True, text=True, check=True)
+    list_targets = ["cmake", "--build", tmp_path, "--target", "help"]
+    done = subprocess.run(list(map(str, list_targets)), capture_output=True, text=True, check=True)
     targets = {line.removeprefix("... ") for line in done.stdout.splitlines()}
     assert "activation_host" in targets
     assert not {"climate_host", "climate_host_library", "compare_history"} & targets
