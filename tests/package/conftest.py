@@ -15,15 +15,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def prefix(tmp_path_factory):
-    """An installation of everything, by the commands of fortran_bridge/E3SM.md, run in build/package."""
+    """An installation of everything, by the commands of fortran_bridge/E3SM.md, run in build/recipes."""
     if shutil.which("cmake") is None or shutil.which(os.environ.get("FC", "gfortran")) is None:
         pytest.skip("needs cmake and a Fortran compiler; Debian: apt install cmake gfortran")
-    folder, installed = ROOT / "build" / "package", tmp_path_factory.mktemp("installed")
+    folder, installed = ROOT / "build" / "recipes", tmp_path_factory.mktemp("installed")
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "libemulator").exists():
-        (folder / "libemulator").symlink_to(ROOT)
     environment = os.environ | {"libemulator_ROOT": str(installed), "CMAKE_BUILD_PARALLEL_LEVEL": "2"}
     commands = re.search(r"```sh\n(.*?)```", (ROOT / "fortran_bridge/E3SM.md").read_text(), re.DOTALL)[1]
+    commands = commands.replace("-S libemulator ", f"-S '{ROOT}' ")
     done = subprocess.run(["sh", "-euc", commands], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return installed

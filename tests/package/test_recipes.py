@@ -121,6 +121,7 @@ def direct(prefix, environment, folder, tree, model):
     build.mkdir()
     flags = run("pkg-config", "--cflags", "--libs", "libemulator-activation", env=environment).split()
     sources = [tree / "components/eam/src/utils/shared.F90", HOSTS / "direct.F90"]
+    flags.append(f"-Wl,-rpath,{prefix / 'lib'}")
     run(FC, "-ffree-line-length-none", f"-J{build}", *sources, "-o", build / "direct", *flags)
     return run(build / "direct", model)
 
