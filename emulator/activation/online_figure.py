@@ -12,9 +12,9 @@ GRID = "#dfe3e8"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 # The reference is wide and lies below: what follows it closely stays within.
 FIXED = {
-    REFERENCE: {"color": "#22272e", "linewidth": 4.0, "zorder": 2},
+    REFERENCE: {"color": "#22272e", "linewidth": 3.0, "zorder": 2},
     PERTURBED: {"color": "#a9b4c2", "linewidth": 1.2, "zorder": 3},
-    "arg": {"color": "#c93c50", "linewidth": 1.4, "zorder": 4},
+    "arg": {"color": "#c93c50", "linewidth": 1.2, "zorder": 4},
 }
 # Okabe & Ito's, which the colour-blind can tell apart, from each other and from those above.
 EMULATORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9")
@@ -50,7 +50,7 @@ def draw(path, labels, means, differences, *, name, unit):
     left.set_ylim(bottom=0.0)
     right.set_yscale("log")
     for axes in (left, right):
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, len(means[REFERENCE]))
         axes.grid(True, which="major", color=GRID, linewidth=0.6)
         axes.set_axisbelow(True)
         for side in ("top", "right"):
@@ -70,4 +70,4 @@ def _look(run, labels):
     if run in FIXED:
         return FIXED[run]
     place = [name for name in labels if name not in FIXED].index(run)
-    return {"color": EMULATORS[place % len(EMULATORS)], "linewidth": 1.4, "zorder": 5}
+    return {"color": EMULATORS[place % len(EMULATORS)], "linewidth": 1.2, "zorder": 5}
