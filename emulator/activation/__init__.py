@@ -6,6 +6,6 @@ Importing this package imports neither numba nor netCDF4; its modules do when th
 - `states`: the states to simulate, drawn reproducibly
 - `parcel`: the explicit parcel model, `simulate(states, settings)`
 - `generate`: samples files; `python -m emulator.activation generate`
-- `external`, `online_study`: the parcel model as the scheme of a Fortran host, and the host run with it, with emulators and
-  with ARG side by side; `python -m emulator.activation online`
+- `external`, `online_study`: the parcel model as the scheme of a Fortran host; the host run with it, with emulators and
+  ARG side by side; `python -m emulator.activation online`
 """

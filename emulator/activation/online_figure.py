@@ -56,7 +56,8 @@ def draw(path, labels, means, differences, *, name, unit):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     handles, texts = left.get_legend_handles_labels()
-    figure.legend(handles, texts, loc="outside lower center", ncols=min(len(texts), 5), frameon=False)
+    columns = len(texts) if len(texts) <= 5 else -(-len(texts) // 2)
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, frameon=False)
     FigureCanvasAgg(figure).print_png(str(path))
 
 
