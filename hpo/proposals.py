@@ -5,12 +5,17 @@ to be, and the errors at which it ends early, follow from the outcomes of all ba
 member may compute a batch, all come to the same, and the first to put it at `OUT/proposals/batch-<b>.json` counts for
 all. So a member that dies takes nothing with it, and a study goes on with what was proposed even under another
 version of the sampler.
+
+A proposal may take seconds where there are many trials. A search has it computed by one of its members, in a thread,
+while its workers run the batch before.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +38,33 @@ class Trial:
     limits: tuple[tuple[int, float], ...] = ()
 
 
+Run = Callable[[Callable[[], None]], Future]
+
+
+def at_once(work: Callable[[], None]) -> Future:
+    """Do it now; what it raises is raised by the result."""
+    future: Future = Future()
+    try:
+        future.set_result(work())
+    except Exception as error:
+        future.set_exception(error)
+    return future
+
+
+def in_thread(work: Callable[[], None]) -> Future:
+    """Do it in a thread, which ends with the process."""
+    future: Future = Future()
+
+    def run():
+        try:
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="proposals", daemon=True).start()
+    return future
+
+
 class Proposals:
     """The trials of step 1 in order, as far as they can be known.
 
@@ -41,6 +73,10 @@ class Proposals:
     folder : path
         Of the study.
     space : Space
+    run : function
+        Does what it is given, `at_once` or `in_thread`.
+    may_compute : function of a batch's number to bool
+        Whether this member is the one to compute it; asked again until the batch is there.
 
     Raises
     ------
@@ -48,7 +84,14 @@ class Proposals:
         The sampler cannot sample the space.
     """
 
-    def __init__(self, folder: Path, space: Space):
+    def __init__(
+        self,
+        folder: Path,
+        space: Space,
+        *,
+        run: Run = at_once,
+        may_compute: Callable[[int], bool] = lambda number: True,
+    ):
         self._folder, self._space = folder / "proposals", space
         self._search = space.config.search
         self._sampler: Sampler | None = sampler_of(space)
@@ -57,6 +100,8 @@ class Proposals:
         self._batches: list[Batch] = []
         self._limits: list[list] = []  # of the trials of each batch
         self._finished: dict[int, Finished] = {}
+        self._run, self._may_compute = run, may_compute
+        self._computing: Future | None = None
 
     @property
     def is_batched(self) -> bool:
@@ -87,28 +132,48 @@ class Proposals:
         path = self._folder / f"batch-{number}.json"
         content = _read(path)
         if content is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            publish(path, self._next())
+            self._compute(number, path)
             content = _read(path)
-        if content is None:  # not to be seen yet on this host
+        if content is None:  # under way, here or elsewhere, or not to be seen yet on this host
             return None
         proposals = tuple(Proposal(**p) for p in content["proposals"])
         self._batches.append(Batch(proposals=proposals, notes=content["notes"]))
         self._limits.append(content["limits"])
         return range(number * size, number * size + len(proposals))
 
-    def _next(self) -> dict:
-        """The next batch: plain JSON data."""
+    def close(self) -> None:
+        """Wait for what is under way: a thread in the middle of PyTorch may not outlive the interpreter."""
+        if self._computing is not None:
+            wait([self._computing])
+
+    def _compute(self, number: int, path: Path) -> None:
+        """See to it that somebody computes a batch."""
+        self._settle()
+        if self._computing is None and self._may_compute(number):
+            # a snapshot: what becomes known meanwhile is for later batches
+            known = {t: self._finished[t] for t in range(max(0, (number - 1) * self._search.batch))}
+            batches = tuple(self._batches)
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._computing = self._run(lambda: publish(path, self._next(batches, known)))
+            self._settle()
+
+    def _settle(self) -> None:
+        """Take note of what is computed; an error in it is raised."""
+        if self._computing is not None and self._computing.done():
+            done, self._computing = self._computing, None
+            done.result()
+
+    def _next(self, batches: Sequence[Batch], known: Mapping[int, Finished]) -> dict:
+        """The batch after these: plain JSON data. `known`: what came of the trials of all but the last of them."""
         size = self._search.batch
-        first = len(self._batches) * size
-        known = {t: self._finished[t] for t in range(max(0, first - size))}
+        first = len(batches) * size
         if self._sampler is not None:
             most = self._sampler.size
             last = first + size if most is None else min(first + size, most)
             batch = Batch(proposals=tuple(Proposal(params=self._sampler.params(t)) for t in range(first, last)))
         else:
             self._adaptive = self._adaptive or adaptive_sampler(self._space)
-            batch = self._adaptive.propose(self._batches, known)
+            batch = self._adaptive.propose(batches, known)
         limits = []
         for trial, proposal in enumerate(batch.proposals, start=first):
             max_epochs = self._space.recipe(proposal.params, 1).max_epochs

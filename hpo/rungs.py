@@ -29,6 +29,9 @@ class Chosen:
     def trial(self, number: int) -> Trial:
         return Trial(params=self._params[number])
 
+    def close(self) -> None:
+        """Nothing is under way."""
+
 
 def rung_context(context: StudyContext, rung: int) -> StudyContext:
     """The study's, for rung 1, 2, ...: another folder and other data."""

@@ -15,7 +15,7 @@ from hpo.attempts import Attempts
 from hpo.history import Finished
 from hpo.leases import Leases
 from hpo.members import Crew
-from hpo.proposals import Proposals
+from hpo.proposals import Proposals, Run, in_thread
 from hpo.rungs import Chosen
 from hpo.tail import FolderTail
 from hpo.trial import StudyContext, Task
@@ -63,6 +63,8 @@ class Step1Source:
         None: all of the study, by its sampler.
     name : str
         Of what is leased.
+    propose : function
+        Where proposals are computed: see `hpo.proposals.Proposals`.
     clock : function
         Monotonic seconds.
     """
@@ -74,13 +76,19 @@ class Step1Source:
         trials: Proposals | Chosen | None = None,
         *,
         name: str = "step1",
+        propose: Run = in_thread,
         clock: Callable[[], float] = time.monotonic,
     ):
         self._context, self._space, self._clock = context, context.space, clock
         self._leases: Leases = crew.leases
         self._is_dead, self._verify_s = crew.roster.is_dead, crew.roster.lease_seconds / 2
         self._name = name
-        self._proposals = trials or Proposals(context.folder, self._space)
+        self._proposals = trials or Proposals(
+            context.folder,
+            self._space,
+            run=propose,
+            may_compute=lambda number: self._leases.take(f"{name}-batch-{number}"),
+        )
         batched = self._proposals.is_batched
         self._order = order(context, self._proposals)
         self._blocks = [(t, t) for t in self._order] if batched else blocks(len(self._order))
@@ -102,6 +110,7 @@ class Step1Source:
     def take(self, free: int) -> list[Task]:
         """Trials for idle workers, from our block or the next that is free."""
         self._verify_if_due()
+        self._open()  # while there are others: proposing takes a while
         tasks: list[Task] = []
         while len(tasks) < free and (self._mine or self._claim()):
             block, trial = self._mine.popleft()
@@ -130,6 +139,10 @@ class Step1Source:
 
     def lost(self, task: Task, reason: str) -> None:
         raise AssertionError("step 1 trains no groups")
+
+    def leave(self) -> None:
+        """The member is done with the step, or leaves it."""
+        self._proposals.close()
 
     def done(self) -> bool:
         """Whether every trial is finished, whoever ran it."""

@@ -143,7 +143,7 @@ class Study:
 
     def sweep(self) -> None:
         """Remove what a killed search was about to put into place; only while no other member is at work."""
-        hidden = (".*.json.*", ".config.toml.*", "cache/.*", "leases/.*", "step?/*/.trial-*")
+        hidden = (".*.json.*", ".config.toml.*", "cache/.*", "leases/.*", "proposals/.*", "step?/*/.trial-*")
         for pattern in (*hidden, "groups"):
             for path in self.folder.glob(pattern):
                 if path.is_dir():

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from emulator.records import RecordWriter, read_folder
 from hpo.leases import Leases
+from hpo.proposals import at_once
 from hpo.step1 import Step1Source
 from hpo.trial import StudyContext
 
@@ -28,14 +29,15 @@ class World:
         self.now, self.dead, self.runs = 0.0, set(), []
         self._record_of, self.writers = record_of, {}
 
-    def join(self, name):
+    def join(self, name, propose=at_once):
         roster = SimpleNamespace(
             is_dead=lambda other: other in self.dead,
             read=lambda other: {"state": "dead" if other in self.dead else "step 1"},
             lease_seconds=30.0,
         )
         leases = Leases(self.context.folder / "leases", name, roster.is_dead)
-        source = Step1Source(self.context, SimpleNamespace(leases=leases, roster=roster), clock=lambda: self.now)
+        crew = SimpleNamespace(leases=leases, roster=roster)
+        source = Step1Source(self.context, crew, propose=propose, clock=lambda: self.now)
         source.name = name
         return source
 

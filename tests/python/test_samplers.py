@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+from concurrent.futures import Future
 
 import pytest
 import torch
@@ -10,9 +11,10 @@ import torch
 from hpo.config import ADAPTIVE_SAMPLERS, PRUNERS, SAMPLERS, Config
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
+from hpo.proposals import Proposals
 from hpo.samplers import Permutation, Sobol, sampler_of, value_at
 from hpo.space import Space
-from tests.python.sampler_cases import BEST, config, error, parameters, plain, recorded, search
+from tests.python.sampler_cases import BEST, config, error, outcome, parameters, plain, recorded, search
 from tests.python.step1_cases import World
 
 
@@ -208,6 +210,65 @@ def test_what_nobody_searched_is_refused(tmp_path):
     c = Config.from_dict({"space": {"depth": 1, "widths": 4}, "search": {"sampler": "tpe", "trials": 4}})
     with pytest.raises(SearchError, match="nothing to choose: every hyperparameter is fixed"):
         search(tmp_path, c)
+
+
+# -- proposals that take a while ---------------------------------------------------------------------------------------
+
+
+class Later:
+    """What was given to do, done when the test says so."""
+
+    def __init__(self):
+        self.left = []
+
+    def __call__(self, work):
+        self.left.append((work, future := Future()))
+        return future
+
+    def do(self):
+        work, future = self.left.pop(0)
+        future.set_result(work())
+
+
+def test_a_batch_is_computed_aside_from_what_was_known_when_it_was_begun(tmp_path):
+    c = config(sampler="tpe", pruner="median", batch=4, startup=4, trials=24)
+    at_once, later = search(tmp_path / "at-once", c, rng=random.Random(3)), Later()
+    layer, found = Proposals(tmp_path / "late", Space(c), run=later), {}
+    while len(found) < 24:
+        assert layer.open_next() is None and len(later.left) == 1
+        for t in [t for t in range(24) if t < 4 * len(layer._batches) and t not in found]:  # all there is, meanwhile
+            found[t] = (layer.trial(t).params, outcome(layer.trial(t).params, layer.trial(t).limits))
+            layer.finished(t, found[t][1])
+        assert layer.open_next() is None and len(later.left) == 1, "and asking again begins nothing"
+        later.do()
+        assert layer.open_next() is not None
+    assert plain([found[t] for t in range(24)]) == plain(at_once)
+
+
+def test_one_member_computes_a_batch_and_another_if_it_dies(tmp_path):
+    c, later = config(sampler="tpe", batch=4, startup=4), {name: Later() for name in "ab"}
+    world = World(tmp_path, c, recorded)
+    a, b = (world.join(name, propose=later[name]) for name in "ab")
+    assert a.take(1) == b.take(1) == [] and [len(later[n].left) for n in "ab"] == [1, 0]
+    world.dead.add("a")
+    assert b.take(1) == [] and len(later["b"].left) == 1
+    later["b"].do()
+    assert len(b.take(4)) == 4
+
+
+def test_the_next_batch_is_asked_for_while_there_are_trials_left_of_the_one_before(tmp_path):
+    later = Later()
+    world = World(tmp_path, config(sampler="tpe", batch=4, startup=4), recorded)
+    member = world.join("a", propose=later)
+    assert member.take(1) == []
+    later.do()
+    tasks = member.take(4)
+    assert len(tasks) == 4 and member.take(1) == []
+    later.do()  # the second batch, which knows of no outcome either
+    for task in tasks:
+        world.write(member, task)
+    assert len(member.take(1)) == 1 and later.left == []
+    assert len(member.take(1)) == 1 and len(later.left) == 1, "the third, with two trials left of the second"
 
 
 # -- members that die --------------------------------------------------------------------------------------------------
