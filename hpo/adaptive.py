@@ -151,6 +151,17 @@ class OptunaSearch:
         self._worst: float | None = None
 
     def propose(self, batches: Sequence[Batch], outcomes: Mapping[int, Finished]) -> Batch:
+        try:
+            return self._propose(batches, outcomes)
+        except (AttributeError, ImportError, TypeError) as error:
+            import optuna
+
+            raise SearchError(
+                f"sampler {self._name!r} relies on more of Optuna than its public interface (known to do with 4.0 to "
+                f"5.0), and with Optuna {optuna.__version__} it fails: {type(error).__name__}: {error}"
+            ) from error
+
+    def _propose(self, batches: Sequence[Batch], outcomes: Mapping[int, Finished]) -> Batch:
         with warnings.catch_warnings(), _one_thread(self._name == "gp"):
             warnings.simplefilter("ignore")  # what Optuna calls experimental
             if self._name == "gp" or list(batches[: len(self._present)]) != self._present:

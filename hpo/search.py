@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hpo.command import console, refused, run_stoppable
-from hpo.config import SAMPLERS, Config, read_toml
+from hpo.config import PRUNERS, SAMPLERS, Config, read_toml
 from hpo.errors import Interrupted, SearchError
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.slurm_job import launch
@@ -36,6 +36,8 @@ examples:
   python -m hpo.search                                   the case study, the paper's space, on all cores
   python -m hpo.search --data samples.nc --trials 500 --widths 8,16,32,64,128 --depth 1:6 --top 10
   python -m hpo.search --config search.toml --out study-2 --workers 8
+  python -m hpo.search --after study --narrow 10 --p-subset 1 --trials 20 --out second
+                                                         search again, on all samples, near the ten best of a study
   python -m hpo.search --out study                       go on with a study
 """
 
@@ -58,6 +60,11 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=int, metavar="K", help="trials retrained in step 2 (default: 50)")
     add("--p-retrain", type=float, metavar="P", help="the same as a fraction of the trials")
     add("--sampler", choices=SAMPLERS, help="where configurations come from (default: random)")
+    add("--pruner", choices=PRUNERS, help="which trainings of step 1 end early (default: none)")
+    add("--rungs", metavar="P,P", help="parts of the samples, growing, on which step 1 tries trials first: 0.005,0.02")
+    add("--after", metavar="STUDY", help="start from another study: its settings, and what --fix or --narrow say")
+    add("--fix", metavar="NAME,...", help="with --after: these as its best trial has them, for instance depth,widths")
+    add("--narrow", type=int, metavar="K", help="with --after: search only what its K best trials span")
     add("--seed", type=int, metavar="S", help="of the split, the configurations and the trainings (default: 0)")
     add("--depth", metavar="D", help="hidden layers: 3, 1:20 (range) or 1,2,4 (list) (default: 1:20)")
     add("--widths", metavar="W", help="widths of a layer, as --depth (default: 8,16,32,...,2048)")
@@ -171,12 +178,14 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
 
 
 def _config(args: argparse.Namespace) -> Config:
-    """The study's own settings or the config file's, then the flags."""
+    """The study's own settings, or the config file's, or those of the study to start from; then the flags."""
     stored = read_description(args.out)
     if args.config is not None:
         tables, source = read_toml(args.config), args.config
     elif stored is not None:
         tables, source = stored["config"] | {"slurm": stored.get("slurm", {})}, f"{args.out}/study.json"
+    elif args.after is not None:
+        tables, source = _tables_of(Path(args.after)), f"{args.after}/study.json"
     else:
         tables, source = {}, "options"
     tables = {name: dict(table) if isinstance(table, dict) else table for name, table in tables.items()}
@@ -194,13 +203,38 @@ def _config(args: argparse.Namespace) -> Config:
     put("space", "depth", _dimension("--depth", args.depth))
     put("space", "widths", _dimension("--widths", args.widths))
     put("train", "max_epochs", args.max_epochs)
-    for key in ("trials", "p_subset", "seed", "sampler"):
+    for key in ("trials", "p_subset", "seed", "sampler", "pruner", "after", "narrow"):
         put("search", key, getattr(args, key))
+    put("search", "rungs", _parts(args.rungs))
+    put("search", "fix", None if args.fix is None else [name.strip() for name in args.fix.split(",")])
     if args.top is not None or args.p_retrain is not None:
         for key in ("top", "p_retrain"):
             tables.get("search", {}).pop(key, None)
             put("search", key, getattr(args, key))
     return Config.from_dict(tables, "options")
+
+
+def _tables_of(first: Path) -> dict:
+    """Settings of a study from which another one starts, but for where it came from itself.
+
+    Raises
+    ------
+    SearchError
+        There is no study.
+    """
+    description = read_description(first)
+    if description is None:
+        raise SearchError(f"--after {first}: there is no study (no study.json)")
+    tables = description["config"]
+    search = {k: v for k, v in tables["search"].items() if k not in ("after", "fix", "narrow")}
+    return {k: v for k, v in tables.items() if k != "stage"} | {"search": search, "slurm": description.get("slurm", {})}
+
+
+def _parts(text: str | None) -> list[float] | None:
+    try:
+        return None if text is None else [float(part) for part in text.split(",")]
+    except ValueError:
+        raise SearchError(f"--rungs {text!r}: expected parts of the samples such as 0.005,0.02") from None
 
 
 def _ranks(text: str) -> int | str:

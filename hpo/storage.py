@@ -52,6 +52,8 @@ def check_storage(url: str) -> None:
     if grpc_without_port:
         raise SearchError(f"--storage {shown(url)}: expected grpc://host:port")
     module, install = _DRIVERS[parts.scheme]
+    if parts.scheme == "grpc" and importlib.util.find_spec("optuna.storages._grpc") is None:
+        raise SearchError(f"--storage {shown(url)}: Optuna's gRPC proxy came with Optuna 4.2, which is not installed")
     if importlib.util.find_spec(module) is None:
         raise SearchError(f"--storage {shown(url)}: the Python module {module} is missing; install {install}")
 
@@ -126,16 +128,18 @@ class Storage:
 
 
 def _connect(url: str):
-    from optuna.exceptions import ExperimentalWarning
-    from optuna.storages import GrpcStorageProxy, RDBStorage
-
     parts = urlsplit(url)
     if parts.scheme == "grpc":
+        from optuna.exceptions import ExperimentalWarning
+        from optuna.storages import GrpcStorageProxy
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             proxy = GrpcStorageProxy(host=parts.hostname, port=parts.port)
         proxy.wait_server_ready(timeout=_CONNECT_S)
         return proxy
+    from optuna.storages import RDBStorage
+
     arguments = {"timeout": _CONNECT_S} if parts.scheme == "sqlite" else {"connect_timeout": _CONNECT_S}
     return RDBStorage(url, engine_kwargs={"connect_args": arguments, "pool_pre_ping": True})
 

@@ -212,6 +212,21 @@ def test_what_nobody_searched_is_refused(tmp_path):
         search(tmp_path, c)
 
 
+def test_an_optuna_whose_inside_is_another_is_named(tmp_path, monkeypatch):
+    import optuna
+
+    def create_trial(*, state, params, distributions):
+        """As it may be some day: without system attributes."""
+
+    monkeypatch.setattr(optuna.trial, "create_trial", create_trial)
+    monkeypatch.setattr(optuna, "__version__", "9.9")
+    (tmp_path / "proposals").mkdir()
+    layer = Proposals(tmp_path, Space(config(sampler="tpe", batch=2)))
+    layer.open_next()
+    with pytest.raises(SearchError, match=r"sampler 'tpe' relies on .* with Optuna 9.9 it fails: TypeError: .*sys"):
+        Proposals(tmp_path, layer._space)._next(tuple(layer._batches), {})
+
+
 # -- proposals that take a while ---------------------------------------------------------------------------------------
 
 

@@ -340,6 +340,8 @@ def test_help_names_every_flag_and_default():
         assert flag in text
     for flag in ("--workers", "--device", "--max-epochs", "--widths", "--depth", "--quiet", "--rebuild-study"):
         assert flag in text
+    for flag in ("--sampler", "--pruner", "--rungs", "--after", "--fix", "--narrow"):
+        assert flag in text
     for flag in ("--gpus-per-trial", "--lease-seconds", "--storage", "--launch", "--dry-run"):
         assert flag in text
     assert "(default: 10000)" in text and "examples:" in text

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from hpo import probe
+from hpo import probe, search
 from hpo.config import Config, to_toml
 from hpo.dimensions import Choices, Range
 from hpo.errors import SearchError
 from hpo.space import Space
 from hpo.stage import staged
+from hpo.study import Study
 from tests.python.hpo_cases import outcomes, raw_records, run, write_config, write_samples
 from tests.python.study_cases import append, describe, make_record
 
@@ -98,6 +99,30 @@ def test_a_narrowed_dimension_is_what_the_best_span(first):
     both = stage(first, fix=["learning_rate"], narrow=2)
     assert both.fixed == {"learning_rate": 5e-3} and both.narrowed["width_1"] == Choices(values=(16, 32))
     assert "learning_rate" not in both.narrowed
+
+
+def test_on_the_command_line_a_second_stage_has_the_settings_of_the_first_but_for_what_is_said(first, tmp_path):
+    def told(*options):
+        return search._config(search.parser().parse_args([*options, "--out", str(tmp_path / "second")]))
+
+    c = told("--after", str(first), "--fix", "depth, widths", "--narrow", "3", "--p-subset", "1", "--pruner", "median")
+    old = Study(first).description["config"]
+    taken = {"after": str(first), "fix": ["depth", "widths"], "narrow": 3, "p_subset": 1.0, "pruner": "median"}
+    expected = Config.from_dict(old | {"search": old["search"] | taken})
+    assert c.to_dict() == expected.to_dict() and c.stage is None
+    assert staged(c, None, "of other samples").stage.fixed == {"num_hidden": 2, "width_1": 32, "width_2": 8}
+    third = tmp_path / "third"
+    describe(third, staged(c, None, "of other samples"))
+    again = told("--after", str(third), "--narrow", "1")
+    assert again.stage is None and again.search.fix == () and again.search.narrow == 1
+    assert told("--rungs", "0.01,0.02").search.rungs == (0.01, 0.02)
+    for options, message in (
+        (["--narrow", "3"], "fix and narrow take from another study"),
+        (["--after", str(tmp_path), "--narrow", "3"], "there is no study"),
+        (["--rungs", "a"], "expected parts of the samples"),
+    ):
+        with pytest.raises(SearchError, match=message):
+            told(*options)
 
 
 def test_values_outside_of_the_new_space_are_left_out_of_its_hull(first):
