@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hpo.config import Config
+from hpo.config import Config, SearchSettings
 from hpo.study import ranking
 
 
@@ -70,9 +70,21 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
 
 def going_on(records: list[dict], config: Config) -> list[dict]:
     """The best of a rung: one in `reduction`, and no fewer than step 2 retrains."""
-    search = config.search
-    number = max(math.ceil(len(records) / search.reduction), search.num_top + search.light_top)
-    return ranking(records)[:number]
+    return ranking(records)[: num_going_on(len(records), config.search)]
+
+
+def num_going_on(trials: int, search: SearchSettings) -> int:
+    """How many of so many trials on a rung go on, if none fails."""
+    return min(trials, max(math.ceil(trials / search.reduction), search.num_top + search.light_top))
+
+
+def step1_parts(search: SearchSettings) -> list[tuple[float, float]]:
+    """Of each rung and of step 1 itself: the part of the samples, and the part of the trials that come so far."""
+    found, trials = [], search.trials
+    for subset in (*search.rungs, search.p_subset):
+        found.append((subset, trials / search.trials))
+        trials = num_going_on(trials, search)
+    return found
 
 
 def _front(records: list[dict]) -> list[dict]:

@@ -40,13 +40,14 @@ _PATIENCE_ON_STOP_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a search came to: all records of both steps (without curves), and the chosen trials of step 1.
+    """What a search came to: all records of both steps and of rungs (without curves), and the chosen trials of step 1.
 
     `leader`: whether this member was the one to speak for all at the end.
     """
 
     step1: list[dict]
     step2: list[dict]
+    rungs: list[list[dict]]
     promotions: list[Promotion]
     description: Mapping
     leader: bool
@@ -311,6 +312,7 @@ class _Search:
         result = Result(
             step1=first,
             step2=self._study.records(2, curves=False),
+            rungs=self._study.rung_records(),
             promotions=self._promotions(first),
             description=self._study.description,
             leader=leadership.held,

@@ -343,9 +343,16 @@ def sufficient_trials(total: int, good: int, *, need: int = 1, probability: floa
 TRAIN_WEIGHT = 3
 
 
-def cost_fraction(p_subset: float, p_retrain: float) -> float:
-    """Cost of a two-step search against training every trial on all the data (figure 1b of the paper)."""
-    return p_subset + p_retrain
+def cost_fraction(step1: Sequence[tuple[float, float]], p_retrain: float) -> float:
+    """Cost of a two-step search against training every trial on all the data (figure 1b of the paper).
+
+    Parameters
+    ----------
+    step1 : sequence of (part of the samples, part of the trials)
+        Of step 1 and its rungs: see `hpo.promotion.step1_parts`.
+    p_retrain : float
+    """
+    return sum(p * n for p, n in step1) + p_retrain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,17 +365,31 @@ class Cost:
     fraction: float | None
 
 
-def measured_cost(step1: Sequence[dict], step2: Sequence[dict], num_train: dict, num_validation: dict) -> Cost:
+def measured_cost(
+    step1: Sequence[dict],
+    step2: Sequence[dict],
+    num_train: dict,
+    num_validation: dict,
+    rungs: Sequence[Sequence[dict]] = (),
+) -> Cost:
     """Worker time of both steps, and of a one-step search: step 1's time per sample, on all samples.
 
     Parameters
     ----------
-    num_train, num_validation : dict of '1' and '2' to int
-        Samples of each step, as `study.json` has them under `prepared`.
+    step1, step2 : sequence of dict
+        Records. Those of step 1 that ended on a rung are copies of that rung's.
+    num_train, num_validation : dict of '1', '2' and 'rung1' ... to int
+        Samples, as `study.json` has them under `prepared`.
+    rungs : sequence of sequence of dict
+        Records of each rung, whose time is a part of step 1's.
     """
-    first, second = (sum(r["seconds"] for r in records) for records in (step1, step2))
-    weight = {s: TRAIN_WEIGHT * num_train[s] + num_validation[s] for s in ("1", "2")}
-    one_step = first * weight["2"] / weight["1"]
+    second = sum(r["seconds"] for r in step2)
+    own = [r for r in step1 if "rung" not in r]
+    first = sum(r["seconds"] for records in (*rungs, own) for r in records)
+    weight = {s: TRAIN_WEIGHT * num_train[s] + num_validation[s] for s in num_train}
+    # each trial by the most samples that it was trained on
+    part = [f"rung{r['rung']}" if "rung" in r else "1" for r in step1]
+    one_step = sum(r["seconds"] * weight["2"] / weight[p] for r, p in zip(step1, part, strict=True))
     return Cost(
         step1=first,
         step2=second,

@@ -87,6 +87,20 @@ class Study:
         except ValueError as error:
             raise SearchError(str(error)) from None
 
+    def rung_records(self) -> list[list[dict]]:
+        """Records of each rung below step 1, without curves; empty where there is none.
+
+        Raises
+        ------
+        SearchError
+            A record file is damaged other than by a kill.
+        """
+        rungs = range(1, len(self.description["config"]["search"].get("rungs", ())) + 1)
+        try:
+            return [read_folder(self.folder / f"rung{k}" / "step1", curves=False) for k in rungs]
+        except ValueError as error:
+            raise SearchError(str(error)) from None
+
     def describe(self, config: Config, samples: SampleFile, checksum: str, *, anew: bool = True) -> None:
         """Begin the study, or go on with it, under `config`; `study.json` and `config.toml` are written.
 

@@ -8,9 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpo.config import Config
+from hpo.config import Config, SearchSettings
 from hpo.lines import say
 from hpo.progress import duration
+from hpo.promotion import step1_parts
 from hpo.run import Result
 from hpo.statistics import cost_fraction, measured_cost
 from hpo.study import ranking
@@ -27,14 +28,19 @@ def estimate_text(config: Config) -> str:
     """The cost that the two-step scheme promises, before anything is measured."""
     search = config.search
     p_retrain = (search.num_top + search.light_top) / search.trials
-    total = cost_fraction(search.p_subset, p_retrain)
-    text = (
-        f"estimated cost against a one-step search: p_subset + p_retrain = {search.p_subset:g} + {p_retrain:g} = "
-        f"{total:.4g}"
-    )
+    total = cost_fraction(step1_parts(search), p_retrain)
+    text = f"estimated cost against a one-step search: {cost_sum(search, p_retrain)} = {total:.4g}"
     if total >= 1.0:
         text += " (no gain over training all trials on all the data: lower p_subset, or retrain fewer)"
     return text
+
+
+def cost_sum(search: SearchSettings, p_retrain: float) -> str:
+    """`p_subset + p_retrain = 0.05 + 0.005`; with rungs, of what each of them takes of all trials and samples."""
+    if not search.rungs:
+        return f"p_subset + p_retrain = {search.p_subset:g} + {p_retrain:.4g}"
+    parts = [f"{n:.3g} x {p:g}" if n < 1.0 else f"{p:g}" for p, n in step1_parts(search)]
+    return f"rungs and p_subset + p_retrain = ({' + '.join(parts)}) + {p_retrain:.4g}"
 
 
 def print_summary(console: Console, config: Config, result: Result, out: Path) -> None:
@@ -80,12 +86,14 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
 def cost_lines(config: Config, result: Result) -> list[str]:
     """Estimate, measurement, and what a one-step search would have taken."""
     prepared = result.description["prepared"]
-    cost = measured_cost(result.step1, result.step2, prepared["num_train"], prepared["num_validation"])
+    cost = measured_cost(
+        result.step1, result.step2, prepared["num_train"], prepared["num_validation"], result.rungs
+    )
     ratio = "-" if cost.fraction is None else f"{cost.fraction:.4g} of it"
-    p_subset, p_retrain = config.search.p_subset, len(result.promotions) / len(result.step1)
+    p_retrain = len(result.promotions) / len(result.step1)
     return [
-        f"estimated cost: p_subset + p_retrain = {p_subset:g} + {p_retrain:.4g} = "
-        f"{cost_fraction(p_subset, p_retrain):.4g} of a one-step search",
+        f"estimated cost: {cost_sum(config.search, p_retrain)} = "
+        f"{cost_fraction(step1_parts(config.search), p_retrain):.4g} of a one-step search",
         f"measured cost: step 1 {duration(cost.step1)}, step 2 {duration(cost.step2)} of worker time; a one-step "
         f"search would take {duration(cost.one_step)} (estimate: step 1's cost per sample on all samples), so {ratio}",
     ]

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpo import statistics
+from hpo.config import Config
+from hpo.promotion import step1_parts
 from hpo.report.studies import StudyView
 from hpo.report.style import (
     BAND,
@@ -330,14 +332,21 @@ def _p_retrain(study: StudyView) -> float:
 
 
 def _cost_sentence(study: StudyView, p_subset: float, p_retrain: float) -> str:
+    parts, what, taken = [(p_subset, 1.0)], "p_subset", number(p_subset)
+    if study.rungs:
+        parts = step1_parts(Config.from_dict(study.description["config"]).search)
+        taken = " + ".join(f"{number(n)} x {number(p)}" if n < 1.0 else number(p) for p, n in parts)
+        what, taken = "rungs and p_subset", f"({taken})"
     text = (
-        f"p_subset + p_retrain = {number(p_subset)} + {number(p_retrain)} = "
-        f"{number(statistics.cost_fraction(p_subset, p_retrain))} of a search that trains every trial on all the data"
+        f"{what} + p_retrain = {taken} + {number(p_retrain)} = "
+        f"{number(statistics.cost_fraction(parts, p_retrain))} of a search that trains every trial on all the data"
     )
     prepared = study.description.get("prepared") or {}
     if not study.step2 or "num_train" not in prepared:
         return text + "."
-    measured = statistics.measured_cost(study.step1, study.step2, prepared["num_train"], prepared["num_validation"])
+    measured = statistics.measured_cost(
+        study.step1, study.step2, prepared["num_train"], prepared["num_validation"], study.rungs
+    )
     if measured.fraction is None:
         return text + "."
     return text + (

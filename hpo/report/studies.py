@@ -36,6 +36,8 @@ class StudyView:
     running : bool
     latency : dict or None
         `latency.json`.
+    rungs : tuple of list of dict
+        Records of the rungs below step 1.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class StudyView:
     stage: str
     running: bool
     latency: dict | None = None
+    rungs: tuple[list[dict], ...] = ()
 
     @property
     def p_subset(self) -> float:
@@ -136,6 +139,7 @@ def _read(folder: Path) -> StudyView:
         stage=stage,
         running=running,
         latency=read_latency(folder),
+        rungs=tuple(study.rung_records()),
     )
 
 

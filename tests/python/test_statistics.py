@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from hpo import statistics
+from hpo.config import SearchSettings
+from hpo.promotion import step1_parts
 
 
 def record(trial, mse, *, hidden=(8,), parameters=100, state=None, seconds=1.0):
@@ -214,7 +216,24 @@ def test_sufficient_trials_are_the_least_that_hold_a_good_one():
 
 
 def test_cost_is_the_sum_of_both_fractions():
-    assert statistics.cost_fraction(0.05, 0.05) == pytest.approx(0.1)  # the paper's example
+    assert statistics.cost_fraction([(0.05, 1.0)], 0.05) == pytest.approx(0.1)  # the paper's example
+
+
+def test_rungs_cost_what_their_trials_take_of_their_samples():
+    search = SearchSettings(trials=100, top=5, p_subset=0.2, rungs=(0.01, 0.05), reduction=4)
+    assert step1_parts(search) == [(0.01, 1.0), (0.05, 0.25), (0.2, 0.07)]  # 100, 25 and 7 trials
+    assert statistics.cost_fraction(step1_parts(search), 0.05) == pytest.approx(0.01 + 0.0125 + 0.014 + 0.05)
+    assert step1_parts(SearchSettings(trials=6, top=5, rungs=(0.01,), reduction=2))[1] == (0.05, 5 / 6)
+    assert step1_parts(SearchSettings(trials=100, p_subset=0.2)) == [(0.2, 1.0)]
+
+
+def test_measured_cost_counts_rungs_once_and_each_trial_by_the_most_samples_it_saw():
+    rung = [record(k, 0.1, seconds=1.0) for k in range(4)]
+    step1 = [r | {"rung": 1, "state": "pruned"} for r in rung[2:]] + [record(k, 0.1, seconds=5.0) for k in range(2)]
+    sizes = {"rung1": 10, "1": 50, "2": 200}
+    cost = statistics.measured_cost(step1, [record(0, 0.1, seconds=30.0)], sizes, sizes, [rung])
+    assert cost.step1 == 4.0 + 10.0 and cost.step2 == 30.0
+    assert cost.one_step == 2 * 20.0 + 2 * 5.0 * 4.0
 
 
 def test_measured_cost_compares_with_step_1_on_all_samples():
