@@ -128,8 +128,8 @@ def test_rungs_are_part_of_what_a_search_costs(study):
     on_rungs = replace(view, description=description, step1=view.step1[:30] + ended, rungs=(rung,))
     assert said(ranks.cost([on_rungs])) == (
         "rungs and p_subset + p_retrain = (0.02 + 0.5 x 0.1) + 0.15 = 0.22 of a search that trains every trial on all "
-        "the data; measured: 90 s and 270 s of worker time, 0.267 of what such a search would take by step 1's time per "
-        "sample."
+        "the data; measured: 90 s and 270 s of worker time, 0.267 of what such a search would take by step 1's time "
+        "per sample."
     )
 
 
