@@ -203,11 +203,13 @@ def test_what_was_found_is_noted_and_the_other_study_matters_no_more(first):
 def test_a_probe_of_a_second_stage_tries_networks_of_that_stage(first, tmp_path, monkeypatch):
     write_samples(tmp_path / "samples.nc", num_samples=100)
     seen = []
-    monkeypatch.setattr(probe, "_run_part", lambda place, step, part, trials, seed, folder, config, *_: seen.append(config))
+    # place, step, part, trials, seed, folder, config
+    monkeypatch.setattr(probe, "_run_part", lambda *arguments: seen.append(arguments[6]))
     c = config(after=str(first), fix=["depth", "widths"])
     data = {"path": str(tmp_path / "samples.nc"), "inputs": ["sst", "profile"], "outputs": ["flux"]}
     c = Config.from_dict(c.to_dict() | {"data": data})
-    settings = {"fractions": [0.5], "reference": 1.0, "trials": 4, "repeats": 1, "devices": [], "stop": None, "say": print}
+    settings = {"fractions": [0.5], "reference": 1.0, "trials": 4, "repeats": 1}
+    settings |= {"devices": [], "stop": None, "say": print}
     probe.run_probe(tmp_path / "probe", c, **settings)
     shutil.rmtree(first)
     probe.run_probe(tmp_path / "probe", c, **settings)
