@@ -10,7 +10,7 @@ module aerosol_activation_evaluation
   use aerosol_activation_constants, only: r8, num_modes
   use aerosol_activation_counters, only: activation_counters
   use aerosol_activation_head, only: activated_fractions
-  use aerosol_activation_mapping, only: emulator_inputs, num_known_inputs
+  use aerosol_activation_mapping, only: emulator_inputs, emulator_inputs_of_point, num_known_inputs
   use aerosol_activation_mass, only: mass_from_number
   use libemulator, only: emulator_model
   implicit none
@@ -128,9 +128,13 @@ contains
     real(r8), dimension(num_modes) :: fn_i, fm_i
     integer :: i, m
 
-    call emulator_inputs(n, 1, 1, n, 1, state(:, tair), state(:, rhoair), state(:, w), state(:, rh), &
-      state(:, na + 1:na + num_modes), state(:, volume + 1:volume + num_modes), state(:, hygro + 1:hygro + num_modes), &
-      every_input, 0, n, work)
+    if (n == 1) then
+      call inputs_of_point(state, work)
+    else
+      call emulator_inputs(n, 1, 1, n, 1, state(:, tair), state(:, rhoair), state(:, w), state(:, rh), &
+        state(:, na + 1:na + num_modes), state(:, volume + 1:volume + num_modes), state(:, hygro + 1:hygro + num_modes), &
+        every_input, 0, n, work)
+    end if
     call guard(c, fallback, n, state(:, na + 1:na + num_modes), state(:, volume + 1:volume + num_modes), &
       work(:, known + 1:known + num_known_inputs), work(:, x + 1:x + c%num_inputs), work(:, num_work - 1), &
       work(:, num_work), is_outside, counters)
@@ -162,6 +166,14 @@ contains
       end do
     end do
   end subroutine emulate
+
+  pure recursive subroutine inputs_of_point(state, known)
+    real(r8), intent(in) :: state(num_state)
+    real(r8), intent(inout) :: known(num_known_inputs)
+
+    call emulator_inputs_of_point(state(tair), state(rhoair), state(w), state(rh), state(na + 1:na + num_modes), &
+      state(volume + 1:volume + num_modes), state(hygro + 1:hygro + num_modes), known)
+  end subroutine inputs_of_point
 
   !> Which points are outside; and the model's inputs `x`, each within its range.
   pure recursive subroutine guard(c, fallback, n, na, volume, known, x, added, total, is_outside, &

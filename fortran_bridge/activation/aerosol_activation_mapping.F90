@@ -8,7 +8,7 @@ module aerosol_activation_mapping
   use aerosol_activation_constants, only: r8, num_modes, pi, gas_constant_dry_air, exp45_mode
   implicit none
   private
-  public :: inverse_cube_root, emulator_inputs, mode_volume
+  public :: inverse_cube_root, emulator_inputs, emulator_inputs_of_point, mode_volume
   public :: num_known_inputs, known_input_names, known_input_units
 
   !> Inputs that `emulator_inputs` can make, by the names and units of the case study's sample files.
@@ -22,6 +22,7 @@ module aerosol_activation_mapping
   !> A mode of this number or less holds no aerosol: E3SM's threshold, m-3.
   real(r8), parameter :: absent_mode = 1.e-39_r8
   real(r8), parameter :: pi43 = 4._r8/3._r8*pi
+  real(r8), parameter :: pressure_factor = 0.01_r8*gas_constant_dry_air  !! hPa m3 kg-1 K-1
   !> um: 1e6 times the cube root of 1/(4/3 pi exp(4.5 ln^2 sigma)).
   real(r8), parameter :: radius_factor(num_modes) = 1.e6_r8*(pi43*exp45_mode)**(-1._r8/3._r8)
 
@@ -101,6 +102,24 @@ contains
     end do
   end subroutine emulator_inputs
 
+  !> Every input of one point, in the order of `known_input_names`, with the bits that `emulator_inputs` gives.
+  pure subroutine emulator_inputs_of_point(t, rho, w, rh, na, volume, hygro, known)
+    real(r8), intent(in) :: t, rho, w, rh  !! as above
+    real(r8), dimension(num_modes), intent(in) :: na, volume, hygro
+    real(r8), intent(out) :: known(num_known_inputs)
+    integer :: m
+
+    known(1) = t
+    known(2) = pressure_factor*rho*t
+    known(3) = rh
+    known(4) = 100._r8*w
+    do m = 1, num_modes
+      known(4 + m) = 1.e-6_r8*na(m)
+      known(8 + m) = median_radius(radius_factor(m), na(m), volume(m))
+      known(12 + m) = hygro(m)
+    end do
+  end subroutine emulator_inputs_of_point
+
   pure subroutine scale(n, factor, a, b)
     integer, intent(in) :: n
     real(r8), intent(in) :: factor, a(n)
@@ -116,11 +135,10 @@ contains
     integer, intent(in) :: n
     real(r8), intent(in) :: rho(n), t(n)    !! kg m-3, K
     real(r8), intent(out) :: pressure(n)    !! hPa
-    real(r8), parameter :: factor = 0.01_r8*gas_constant_dry_air
     integer :: i
 
     do i = 1, n
-      pressure(i) = factor*rho(i)*t(i)
+      pressure(i) = pressure_factor*rho(i)*t(i)
     end do
   end subroutine pressure_hpa
 
@@ -129,15 +147,22 @@ contains
     real(r8), intent(in) :: factor             !! radius_factor of the mode, um
     real(r8), intent(in) :: na(n), volume(n)   !! m-3, m3 m-3
     real(r8), intent(out) :: radius(n)         !! um
-    ! Keeps the root's argument off 0, where its powers would overflow; lost in rounding otherwise.
-    real(r8), parameter :: far_below = 1.e-290_r8
-    real(r8) :: v
     integer :: i
 
     do i = 1, n
-      ! No volume where there is no number, and r = 0 follows. min, since merge keeps gfortran from vectorising.
-      v = volume(i)*min(1._r8, na(i)*(1._r8/absent_mode))
-      radius(i) = factor*v*inverse_cube_root(v*v*na(i) + far_below)
+      radius(i) = median_radius(factor, na(i), volume(i))
     end do
   end subroutine median_radius_um
+
+  elemental function median_radius(factor, na, volume) result(radius)
+    real(r8), intent(in) :: factor, na, volume  !! as above
+    real(r8) :: radius
+    ! Keeps the root's argument off 0, where its powers would overflow; lost in rounding otherwise.
+    real(r8), parameter :: far_below = 1.e-290_r8
+    real(r8) :: v
+
+    ! No volume where there is no number, and r = 0 follows. min, since merge keeps gfortran from vectorising.
+    v = volume*min(1._r8, na*(1._r8/absent_mode))
+    radius = factor*v*inverse_cube_root(v*v*na + far_below)
+  end function median_radius
 end module aerosol_activation_mapping

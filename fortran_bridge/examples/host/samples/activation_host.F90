@@ -8,7 +8,7 @@ program activation_host
   use host_config, only: config_t, read_config
   use host_errors, only: measure_errors
   use host_fractions, only: write_fractions
-  use host_physics, only: columns_t, connect_model
+  use host_physics, only: connection_t, connect_model
   use host_report, only: result_t, print_table, write_json
   use host_run, only: timing_t, run_physics
   use host_samples, only: samples_t, read_samples
@@ -20,7 +20,7 @@ program activation_host
   type(samples_t) :: samples
   type(chunk_t), allocatable :: chunks(:)
   type(emulator_model) :: model
-  type(columns_t) :: columns
+  type(connection_t) :: connection
   type(timing_t) :: timing
   type(result_t), allocatable :: results(:)
   character(len=:), allocatable :: namelist_path, errmsg, isa, flags
@@ -40,7 +40,7 @@ program activation_host
   if (config%runs_emulator()) then
     call model%load(trim(config%model), stat=stat, errmsg=errmsg)
     call stop_unless_ok(stat, errmsg)
-    call connect_model(model, columns, errmsg)
+    call connect_model(model, connection, errmsg)
     if (allocated(errmsg)) errmsg = "model '"//trim(config%model)//"': "//errmsg
     call stop_if(errmsg)
     isa = model%isa()
@@ -49,7 +49,7 @@ program activation_host
   call stop_if(errmsg)
 
   call build_chunks(samples, config%pcols, config%pver, chunks)
-  call run_physics(config, model, columns, chunks, timing, errmsg)
+  call run_physics(config, model, connection, chunks, timing, errmsg)
   call stop_if(errmsg)
 
   allocate(results(0))

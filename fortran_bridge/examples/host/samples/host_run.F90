@@ -3,7 +3,7 @@ module host_run
   use, intrinsic :: iso_fortran_env, only: int64
   use aerosol_activation_constants, only: r8
   use host_config, only: config_t
-  use host_physics, only: columns_t, activate_by_arg, activate_by_arg_number_only, activate_by_emulator
+  use host_physics, only: connection_t, activate_by_arg, activate_by_arg_number_only, activate_by_emulator
   use host_state, only: chunk_t
   use libemulator, only: emulator_model
   implicit none
@@ -21,10 +21,10 @@ module host_run
 
 contains
 
-  subroutine run_physics(config, model, columns, chunks, timing, errmsg)
+  subroutine run_physics(config, model, connection, chunks, timing, errmsg)
     type(config_t), intent(in) :: config
     type(emulator_model), intent(in) :: model
-    type(columns_t), intent(in) :: columns
+    type(connection_t), intent(in) :: connection
     type(chunk_t), intent(inout) :: chunks(:)
     type(timing_t), intent(out) :: timing
     character(len=:), allocatable, intent(inout) :: errmsg
@@ -40,7 +40,7 @@ contains
         arg_ns(max(1, pass)) = arg_pass(chunks, timing, number_only=.false.)
       end if
       if (config%runs_emulator()) then
-        emulator_ns(max(1, pass)) = emulator_pass(model, columns, config%batching, chunks, timing, errmsg)
+        emulator_ns(max(1, pass)) = emulator_pass(model, connection, config%batching, chunks, timing, errmsg)
         if (allocated(errmsg)) return
       end if
     end do
@@ -72,9 +72,9 @@ contains
     ns = real(clock_ns() - start, r8)*timing%threads/real(timing%points, r8)
   end function arg_pass
 
-  function emulator_pass(model, columns, batching, chunks, timing, errmsg) result(ns)
+  function emulator_pass(model, connection, batching, chunks, timing, errmsg) result(ns)
     type(emulator_model), intent(in) :: model
-    type(columns_t), intent(in) :: columns
+    type(connection_t), intent(in) :: connection
     character(len=*), intent(in) :: batching
     type(chunk_t), intent(inout) :: chunks(:)
     type(timing_t), intent(in) :: timing
@@ -86,23 +86,23 @@ contains
     start = clock_ns()
     !$omp parallel do schedule(static, 1)
     do c = 1, size(chunks)
-      call emulator_chunk(model, columns, batching, chunks(c), errmsg)
+      call emulator_chunk(model, connection, batching, chunks(c), errmsg)
     end do
     !$omp end parallel do
     ns = real(clock_ns() - start, r8)*timing%threads/real(timing%points, r8)
   end function emulator_pass
 
   !> One chunk; the first failure of any thread is kept in `errmsg`, which all threads share.
-  subroutine emulator_chunk(model, columns, batching, chunk, errmsg)
+  subroutine emulator_chunk(model, connection, batching, chunk, errmsg)
     type(emulator_model), intent(in) :: model
-    type(columns_t), intent(in) :: columns
+    type(connection_t), intent(in) :: connection
     character(len=*), intent(in) :: batching
     type(chunk_t), intent(inout) :: chunk
     character(len=:), allocatable, intent(inout) :: errmsg
     character(len=:), allocatable :: message
     integer :: stat
 
-    call activate_by_emulator(model, columns, batching, chunk, stat, message)
+    call activate_by_emulator(model, connection, batching, chunk, stat, message)
     if (stat == 0) return
     !$omp critical (keep_first_error)
     if (.not. allocated(errmsg)) errmsg = message
