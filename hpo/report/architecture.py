@@ -197,7 +197,7 @@ def learning_curves(studies: Sequence[StudyView]) -> Section:
         if study.second:
             text += f" and {capped[1]:,} of {len(study.second):,} of step 2"
         sentences.append(f"{text} ran to their limit of epochs instead of stopping early.")
-        pruned = [r for r in study.step1 if r["state"] == "pruned"]
+        pruned = _pruned(study)
         if pruned:
             saved = 1 - sum(r["epochs"] for r in pruned) / sum(r["train"]["max_epochs"] for r in pruned)
             sentences.append(
@@ -207,9 +207,14 @@ def learning_curves(studies: Sequence[StudyView]) -> Section:
     return Section(title="Learning curves", sentences=tuple(sentences), panels=tuple(panels))
 
 
+def _pruned(study: StudyView) -> list[dict]:
+    """Trials of step 1 that a pruner ended; those that ended on a rung have curves of other data."""
+    return [r for r in study.step1 if r["state"] == "pruned" and "rung" not in r]
+
+
 def _all_curves(study: StudyView, name: str, title: str) -> Panel:
     figure, drawn = axes("epoch", error_label("step 1", [study]), title=title)
-    ended = [*study.first, *(r for r in study.step1 if r["state"] == "pruned")]
+    ended = [*study.first, *_pruned(study)]
     shown = ended[:: max(1, -(-len(ended) // _MOST_CURVES))]
     colors = {"complete": STEP1, "pruned": FRONT}
     labelled: set[str] = set()

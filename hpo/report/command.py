@@ -162,6 +162,8 @@ def _about(studies: Sequence[StudyView]) -> list[str]:
     for study in studies:
         data, of = study.description["data"], study.description
         counts = [", ".join(f"{n:,} {state}" for state, n in sorted(study.states(k).items())) for k in (1, 2)]
+        if study.num_on_rungs:
+            counts[0] = ", ".join([*([counts[0]] if counts[0] else []), f"{study.num_on_rungs:,} ended on rungs"])
         said.append(
             f"{ranks.prefix(studies, study)}{study.stage} Step 1: {counts[0] or 'nothing yet'}; step 2: "
             f"{counts[1] or 'nothing yet'}."

@@ -116,6 +116,8 @@ def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None)
         "a factor of two of the best."
     ]
     left_out = [count(n, f"{state} trial") for state, n in sorted(study.states(1).items()) if state != "complete"]
+    if study.num_on_rungs:
+        left_out.append(f"{count(study.num_on_rungs, 'trial')} that ended on rungs")
     if left_out:
         said.append(f"Left out: {listed(left_out)}.")
     if len(errors) < statistics.MIN_FOR_FLAT:
@@ -423,6 +425,12 @@ def _needed_sentences(study: StudyView, errors: np.ndarray) -> list[str]:
         said.append(
             f"These trials were proposed by `{study.sampler}`, later ones from earlier ones: random subsets of them "
             "say less about a smaller search than those of a random search."
+        )
+    if study.num_on_rungs:
+        begun = len(study.step1)
+        said.append(
+            f"These trials are those that the rungs let through: to have one of them took {number(begun / total)} "
+            "trials on the first rung."
         )
     return [
         *said,

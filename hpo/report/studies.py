@@ -89,10 +89,15 @@ class StudyView:
         unit = found.pop()
         return "1" if unit in ("1", "") else f"({unit})²"
 
+    @property
+    def num_on_rungs(self) -> int:
+        """Trials that ended on a rung."""
+        return sum("rung" in r for r in self.step1)
+
     def states(self, step: int) -> dict[str, int]:
-        """Number of records of each state."""
+        """Number of records of each state; `num_on_rungs` counts those that ended before step 1."""
         found: dict[str, int] = {}
-        for r in self.step1 if step == 1 else self.step2:
+        for r in (r for r in (self.step1 if step == 1 else self.step2) if "rung" not in r):
             found[r["state"]] = found.get(r["state"], 0) + 1
         return found
 

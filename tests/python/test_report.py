@@ -115,7 +115,8 @@ def test_cost_is_promised_and_measured(study):
     )
 
 
-def test_rungs_are_part_of_what_a_search_costs(study):
+@pytest.fixture(scope="module")
+def on_rungs(study):
     """60 trials of half a second on a fiftieth of the data, of which 30 went on for two seconds on a tenth."""
     [view] = study
     config = Config.from_dict(view.description["config"])
@@ -125,7 +126,20 @@ def test_rungs_are_part_of_what_a_search_costs(study):
     rung = [r | {"seconds": 0.5} for r in view.step1]
     ended = [r | {"state": "pruned", "rung": 1} for r in rung[30:]]
     description = view.description | {"config": config.to_dict(), "prepared": prepared | sizes}
-    on_rungs = replace(view, description=description, step1=view.step1[:30] + ended, rungs=(rung,))
+    return replace(
+        view, description=description, step1=view.step1[:30] + ended, first=view.first[:30], rungs=(rung,)
+    )
+
+
+def test_trials_that_ended_on_rungs_are_told_apart_from_pruned_ones(on_rungs):
+    assert "Step 1: 30 complete, 30 ended on rungs; step 2: 9 complete." in command._about([on_rungs])[0]
+    assert "Left out: 30 trials that ended on rungs." in said(ranks.error_against_rank([on_rungs]))
+    assert "pruned" not in said(architecture.learning_curves([on_rungs]))
+    through = "These trials are those that the rungs let through: to have one of them took 2 trials on the first rung."
+    assert through in said(ranks.trials_needed([on_rungs]))
+
+
+def test_rungs_are_part_of_what_a_search_costs(on_rungs):
     assert said(ranks.cost([on_rungs])) == (
         "rungs and p_subset + p_retrain = (0.02 + 0.5 x 0.1) + 0.15 = 0.22 of a search that trains every trial on all "
         "the data; measured: 90 s and 270 s of worker time, 0.267 of what such a search would take by step 1's time "
