@@ -56,8 +56,8 @@ contains
     rain_fraction = 1._r8 - exp(-1350._r8*in_cloud**1.47_r8*number_cm3**(-1.79_r8)*time_step)
   end function rain_fraction
 
-  !> Overturning of a column: Lorenz (1963), doi:10.1175/1520-0469(1963)020<0130:DNF>2.0.CO;2, whose temperature contrast
-  !! the weight of cloud water lessens. Chaotic, and bounded for any bounded load. Runge-Kutta of order 4.
+  !> Overturning of a column: Lorenz (1963), doi:10.1175/1520-0469(1963)020<0130:DNF>2.0.CO;2, whose temperature
+  !! contrast the weight of cloud water lessens. Chaotic, and bounded for any bounded load. Runge-Kutta of order 4.
   pure subroutine circulate(time_step, load, x, y, z)
     real(r8), intent(in) :: time_step   !! s
     real(r8), intent(in) :: load        !! 0 to 1

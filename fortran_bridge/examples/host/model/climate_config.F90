@@ -8,9 +8,9 @@ module climate_config
   integer, parameter :: path_length = 1024
   !> Marks a text that the namelist did not set.
   character(len=*), parameter :: unset = ' '
-  character(len=*), parameter :: known = 'num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, scheme, '// &
-    'batching, model, result_of, fallback, reference, history, history_every, restart_in, restart_out, restart_every, '// &
-    'timing, verbose'
+  character(len=*), parameter :: known = 'num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, '// &
+    'scheme, batching, model, result_of, fallback, reference, history, history_every, restart_in, restart_out, '// &
+    'restart_every, timing, verbose'
 
   !> Plain data, so that rank 0 can broadcast it as bytes.
   type :: config_t
@@ -26,7 +26,7 @@ module climate_config
     character(len=path_length) :: model = unset          !! model.onnx
     character(len=16) :: result_of = 'emulator'          !! whose numbers the host takes where scheme is 'both'
     logical :: fallback = .true.                         !! ARG where an input lies outside the training range
-    character(len=16) :: reference = 'none'              !! 'arg' or 'emulator': timed on the same points, results dropped
+    character(len=16) :: reference = 'none'              !! 'arg', 'emulator': timed on the same points
     character(len=path_length) :: history = 'history.nc' !! unset: none
     integer :: history_every = 1                         !! steps between records
     character(len=path_length) :: restart_in = unset     !! state to go on from; unset: the initial state
@@ -52,8 +52,9 @@ contains
     character(len=path_length) :: model, history, restart_in, restart_out, timing
     logical :: fallback, verbose
     character(len=512) :: iomsg
-    namelist /climate_nl/ num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, scheme, batching, model, &
-      result_of, fallback, reference, history, history_every, restart_in, restart_out, restart_every, timing, verbose
+    namelist /climate_nl/ num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, scheme, batching, &
+      model, result_of, fallback, reference, history, history_every, restart_in, restart_out, restart_every, timing, &
+      verbose
 
     num_columns = config%num_columns
     num_levels = config%num_levels

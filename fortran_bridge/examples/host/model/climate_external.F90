@@ -8,8 +8,8 @@ module climate_external
   abstract interface
     !> Activated fractions of gathered points; those without aerosol or updraft never come. Any number of threads call
     !! it at once. A point's result must not depend on how points are gathered. 0, or any other value on failure.
-    integer(c_int) function external_activation(context, num_points, ld, w, tair, rhoair, rh, na, volume, hygro, fn, fm) &
-        bind(C)
+    integer(c_int) function external_activation(context, num_points, ld, w, tair, rhoair, rh, na, volume, hygro, &
+        fn, fm) bind(C)
       import :: c_double, c_int, c_int64_t, c_ptr
       type(c_ptr), intent(in), value :: context               !! the giver's own
       integer(c_int64_t), intent(in), value :: num_points     !! rows that hold data

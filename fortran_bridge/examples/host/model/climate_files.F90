@@ -98,7 +98,8 @@ contains
         end associate
       end do
       do t = 17, 64
-        w(t) = iand(w(t - 16) + w(t - 7) + ieor(ieor(rotated(w(t - 15), 7), rotated(w(t - 15), 18)), shiftr(w(t - 15), 3)) &
+        w(t) = iand(w(t - 16) + w(t - 7) &
+          + ieor(ieor(rotated(w(t - 15), 7), rotated(w(t - 15), 18)), shiftr(w(t - 15), 3)) &
           + ieor(ieor(rotated(w(t - 2), 17), rotated(w(t - 2), 19)), shiftr(w(t - 2), 10)), mask)
       end do
       a = h

@@ -41,8 +41,8 @@ contains
       if (status == nf90_noerr) status = nf90_def_var(history%ncid, 'step', nf90_int, [step_dim], history%step_id)
       if (status == nf90_noerr) &
         status = nf90_put_att(history%ncid, history%step_id, 'long_name', 'steps since the initial state')
-      call define_fields(history%ncid, config, checksum, level_fields, [step_dim], history%level_ids, history%column_ids, &
-        status)
+      call define_fields(history%ncid, config, checksum, level_fields, [step_dim], history%level_ids, &
+        history%column_ids, status)
       if (status /= nf90_noerr) &
         errmsg = "history file '"//trim(config%history)//"' cannot be created: "//trim(nf90_strerror(status))
     end if
@@ -63,8 +63,8 @@ contains
     history%num_records = history%num_records + 1
     status = nf90_noerr
     if (parallel%is_root) status = nf90_put_var(history%ncid, history%step_id, [step], start=[history%num_records])
-    call put_fields(parallel, config, d, chunks, history%ncid, history%level_ids, history%column_ids, history%num_records, &
-      status)
+    call put_fields(parallel, config, d, chunks, history%ncid, history%level_ids, history%column_ids, &
+      history%num_records, status)
     if (parallel%is_root .and. status == nf90_noerr) status = nf90_sync(history%ncid)
     if (status /= nf90_noerr) errmsg = "history file '"//trim(config%history)//"', step "//text(step)// &
       ', cannot be written: '//trim(nf90_strerror(status))
@@ -108,7 +108,8 @@ contains
     if (parallel%is_root) then
       status = nf90_create(temporary, ior(nf90_clobber, nf90_netcdf4), ncid)
       if (status == nf90_noerr) status = nf90_put_att(ncid, nf90_global, 'step', step)
-      call define_fields(ncid, config, checksum, level_fields(:num_level_states), [integer ::], level_ids, column_ids, status)
+      call define_fields(ncid, config, checksum, level_fields(:num_level_states), [integer ::], level_ids, &
+        column_ids, status)
     end if
     call put_fields(parallel, config, d, chunks, ncid, level_ids, column_ids, 0, status)
     if (parallel%is_root) then

@@ -1,7 +1,7 @@
 !> The host as a library: what another program calls to run it, with an activation of its own if it likes.
 module climate_library
-  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_funptr, c_int, c_int64_t, c_null_char, &
-    c_ptr
+  use, intrinsic :: iso_c_binding, only: c_associated, c_char, c_f_procpointer, c_funptr, c_int, c_int64_t, &
+    c_null_char, c_ptr
   use climate_external, only: external_activation
   use climate_model, only: run_climate
   use climate_parallel, only: finish_parallel

@@ -109,8 +109,9 @@ contains
         mine(:, n) = chunks(c)%levels(i, :, field)
       end do
     end do
-    call MPI_Gatherv(mine, size(mine), MPI_DOUBLE_PRECISION, all_ranks, num_levels*(d%first(2:) - d%first(:parallel%size)), &
-      num_levels*(d%first(:parallel%size) - 1), MPI_DOUBLE_PRECISION, 0, MPI_COMM_WORLD)
+    call MPI_Gatherv(mine, size(mine), MPI_DOUBLE_PRECISION, all_ranks, &
+      num_levels*(d%first(2:) - d%first(:parallel%size)), num_levels*(d%first(:parallel%size) - 1), &
+      MPI_DOUBLE_PRECISION, 0, MPI_COMM_WORLD)
     if (.not. parallel%is_root) return
     do n = 1, size(d%order)
       values(d%order(n), :) = all_ranks(:, n)

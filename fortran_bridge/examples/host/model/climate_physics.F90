@@ -1,5 +1,5 @@
-!> One time step of one chunk: circulation, clouds, activation at two call sites as in E3SM's `dropmixnuc`, rain, and the
-!! exchange of aerosol with the surroundings. What moves between droplets, air, levels and rain is conserved.
+!> One time step of one chunk: circulation, clouds, activation at two call sites as in E3SM's `dropmixnuc`, rain, and
+!! the exchange of aerosol with the surroundings. What moves between droplets, air, levels and rain is conserved.
 !!
 !! No column knows of another, and what is computed for a column does not depend on its place in the chunk.
 module climate_physics
@@ -225,7 +225,8 @@ contains
         number = up*chunk%num_a(i, below, m)
         call move(number - down*chunk%num_c(i, k, m), chunk%num_a(i, below, m), chunk%num_c(i, k, m))
         up = share*chunk%points%found%fluxm(n, m)/chunk%points%found%flux_fullact(n)
-        call move(up*chunk%vol_a(i, below, m) - down*chunk%vol_c(i, k, m), chunk%vol_a(i, below, m), chunk%vol_c(i, k, m))
+        call move(up*chunk%vol_a(i, below, m) - down*chunk%vol_c(i, k, m), chunk%vol_a(i, below, m), &
+          chunk%vol_c(i, k, m))
         chunk%nact(i, k) = chunk%nact(i, k) + number
         chunk%fn_base(i, k, m) = chunk%points%found%fn(n, m)
         chunk%dfn(i, k, m) = chunk%points%found%fn_difference(n, m)
@@ -282,8 +283,10 @@ contains
     do m = 1, num_modes
       do i = 1, chunk%ncol
         do k = 1, e%num_levels - 1
-          call move(mixing*(chunk%num_a(i, k, m) - chunk%num_a(i, k + 1, m)), chunk%num_a(i, k, m), chunk%num_a(i, k + 1, m))
-          call move(mixing*(chunk%vol_a(i, k, m) - chunk%vol_a(i, k + 1, m)), chunk%vol_a(i, k, m), chunk%vol_a(i, k + 1, m))
+          call move(mixing*(chunk%num_a(i, k, m) - chunk%num_a(i, k + 1, m)), chunk%num_a(i, k, m), &
+            chunk%num_a(i, k + 1, m))
+          call move(mixing*(chunk%vol_a(i, k, m) - chunk%vol_a(i, k + 1, m)), chunk%vol_a(i, k, m), &
+            chunk%vol_a(i, k + 1, m))
         end do
         do k = 1, e%num_levels
           number = share*(background_number(e, chunk%load(i), k, m) - chunk%num_a(i, k, m))

@@ -58,7 +58,8 @@ contains
     integer :: i
 
     write(output_unit, '(7(a, i0), a)') 'climate_host: activated points ', sums(1), ': early returns ', sums(2), &
-      ', prescribed ', sums(3), ', arg ', sums(4), ', emulated ', sums(5), ', fallbacks ', sums(6), ', failures ', sums(7)
+      ', prescribed ', sums(3), ', arg ', sums(4), ', emulated ', sums(5), ', fallbacks ', sums(6), &
+      ', failures ', sums(7)
     do i = 1, size(outside, 1)
       if (any(outside(i, :) > 0)) write(output_unit, '(3a, 3(i0, a))') 'climate_host: outside the training range: ', &
         trim(known_input_names(i)), ' below ', outside(i, 1), ', above ', outside(i, 2), ', NaN ', outside(i, 3)
@@ -77,10 +78,10 @@ contains
     character(len=512) :: iomsg
 
     open(newunit=unit, file=path, status='replace', action='write', iostat=iostat, iomsg=iomsg)
-    if (iostat == 0) write(unit, '(a, 10(a, i0), a)', iostat=iostat, iomsg=iomsg) '{"schema": 1', ', "points": ', sums(1), &
-      ', "early_returns": ', sums(2), ', "prescribed": ', sums(3), ', "arg": ', sums(4), ', "emulated": ', sums(5), &
-      ', "fallbacks": ', sums(6), ', "failures": ', sums(7), ', "activation_ns": ', sums(8), ', "reference_ns": ', sums(9), &
-      ', "physics_ns": ', sums(10), ', "outside": {'
+    if (iostat == 0) write(unit, '(a, 10(a, i0), a)', iostat=iostat, iomsg=iomsg) '{"schema": 1', &
+      ', "points": ', sums(1), ', "early_returns": ', sums(2), ', "prescribed": ', sums(3), ', "arg": ', sums(4), &
+      ', "emulated": ', sums(5), ', "fallbacks": ', sums(6), ', "failures": ', sums(7), &
+      ', "activation_ns": ', sums(8), ', "reference_ns": ', sums(9), ', "physics_ns": ', sums(10), ', "outside": {'
     do i = 1, size(outside, 1)
       if (iostat == 0) write(unit, '(3a, 3(a, i0), a)', iostat=iostat, iomsg=iomsg) '"', trim(known_input_names(i)), &
         '": {', '"low": ', outside(i, 1), ', "high": ', outside(i, 2), ', "nan": ', outside(i, 3), &
