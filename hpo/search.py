@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     add("--p-retrain", type=float, metavar="P", help="the same as a fraction of the trials")
     add("--sampler", choices=SAMPLERS, help="where configurations come from (default: random)")
     add("--pruner", choices=PRUNERS, help="which trainings of step 1 end early (default: none)")
-    add("--rungs", metavar="P,P", help="parts of the samples, growing, on which step 1 tries trials first: 0.005,0.02")
+    add("--rungs", metavar="P,P", help="growing subsets on which step 1 tries trials first: 0.005,0.02, or none")
     add("--after", metavar="STUDY", help="start from another study: its settings, and what --fix or --narrow say")
     add("--fix", metavar="NAME,...", help="with --after: these as its best trial has them, for instance depth,widths")
     add("--narrow", type=int, metavar="K", help="with --after: search only what its K best trials span")
@@ -231,10 +231,12 @@ def _tables_of(first: Path) -> dict:
 
 
 def _parts(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
     try:
-        return None if text is None else [float(part) for part in text.split(",")]
+        return [] if text == "none" else [float(part) for part in text.split(",")]
     except ValueError:
-        raise SearchError(f"--rungs {text!r}: expected parts of the samples such as 0.005,0.02") from None
+        raise SearchError(f"--rungs {text!r}: expected parts of the samples such as 0.005,0.02, or none") from None
 
 
 def _ranks(text: str) -> int | str:

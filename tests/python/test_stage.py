@@ -115,7 +115,7 @@ def test_on_the_command_line_a_second_stage_has_the_settings_of_the_first_but_fo
     describe(third, staged(c, None, "of other samples"))
     again = told("--after", str(third), "--narrow", "1")
     assert again.stage is None and again.search.fix == () and again.search.narrow == 1
-    assert told("--rungs", "0.01,0.02").search.rungs == (0.01, 0.02)
+    assert told("--rungs", "0.01,0.02").search.rungs == (0.01, 0.02) and told("--rungs", "none").search.rungs == ()
     for options, message in (
         (["--narrow", "3"], "fix and narrow take from another study"),
         (["--after", str(tmp_path), "--narrow", "3"], "there is no study"),
