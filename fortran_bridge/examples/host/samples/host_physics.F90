@@ -12,8 +12,8 @@ module host_physics
 
 contains
 
-  !> Where the model takes its inputs and gives each mode's fn. The checks are the drop-in's; this host compares the network
-  !! itself with the parcel model, so that nothing is guarded and ln S_max is none of its outputs.
+  !> Where the model takes its inputs and gives each mode's fn. The checks are the drop-in's; this host compares the
+  !! network itself with the parcel model, so that nothing is guarded and ln S_max is none of its outputs.
   subroutine connect_model(model, connection, errmsg)
     type(emulator_model), intent(in) :: model
     type(connection_t), intent(out) :: connection
@@ -21,7 +21,8 @@ contains
 
     call connect_activation(model, 0._r8, .false., connection, errmsg)
     if (allocated(errmsg)) return
-    if (connection%ln_smax > 0) errmsg = "the model gives ln_smax; this host needs fn_1 to fn_4: export it with its head"
+    if (connection%ln_smax > 0) &
+      errmsg = "the model gives ln_smax; this host needs fn_1 to fn_4: export it with its head"
   end subroutine connect_model
 
   !> E3SM's way: one call per point, every output of the routine.
