@@ -23,8 +23,9 @@
 !! - rh: cut to the range. Without rh the air is taken as saturated, the upper end, or as `rh_if_absent` of connect says.
 !! - kappa below the range, if that begins at 1e-6 or less: the mode takes up no water in either case.
 !! - number below the range, as long as what is added to the modes is at most a tenth of all particles. A mode that is
-!!   absent, or beyond nmode, is one of the least number, radius and kappa. Measured with the parcel model (6,000
-!!   states with one mode too scarce): MSE 1e-4 to 8e-4, ARG's 1e-3 to 2e-2; with more added, both are wrong.
+!!   absent, or beyond nmode, is one of the least number, radius and kappa. Measured with the parcel model (6,000 states
+!!   with mode 1 or mode 2 too scarce): MSE 7e-5 to 8e-4, ARG's 1e-3 to 9e-3; with modes 1 and 2 both too scarce, which
+!!   only states of primary carbon are within the tenth, 7e-3 to 4e-2 and ARG's 1e-2 to 2e-2. With more added: both wrong.
 !!
 !! Without rh (1,500 states of the sampler, rh 0.70 to 0.999, MSE of fn): 1.3e-5 instead of 1.5e-6 for the best network
 !! of the demo, 2.4e-5 instead of 1.1e-5 for the lightest; ARG 4.3e-3. Where rh is above 0.97, as in cloud: no difference.
