@@ -37,7 +37,7 @@
 !! (sigw > 1e-5, which E3SM's physics never asks for), and a library that ran out of memory.
 !!
 !! Threads share a connected emulator. The only module variable is what `use_activation_emulator` sets, before
-!! threads start. No saved locals, no I/O, no allocation but automatic arrays. A point's bits do not depend on its
+!! threads start. No saved locals, no I/O, no allocation in a call. A point's bits do not depend on its
 !! neighbours', nor on which of the routines was called. Nothing raises an exception that hosts trap (invalid, division by
 !! zero, overflow), given numbers that are none themselves.
 module aerosol_activation_emulator
