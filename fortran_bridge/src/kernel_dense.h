@@ -36,7 +36,8 @@ INLINE void LOCAL(batch_tile)(const int MR, const int NV, const int G, const int
             }
         }
         const REAL *w = p.w + part * p.w_step, *x = p.x + part * ld;
-        const int64_t w_step = apart * p.w_step, last = p.parts - (G - 1) * apart, w_last = last * p.w_step, x_last = last * ld;
+        const int64_t w_step = apart * p.w_step, last = p.parts - (G - 1) * apart, x_last = last * ld;
+        const int64_t w_last = narrow ? 16 * EMU_NARROW - 12 : last * p.w_step;
         for (int64_t left = p.inputs - part; left > 0; left -= p.parts) {
             if (!narrow)
                 __builtin_prefetch(ahead, 0, 2);
@@ -50,7 +51,7 @@ INLINE void LOCAL(batch_tile)(const int MR, const int NV, const int G, const int
                     xv[v] = OP(load)(x + v * LANES);
                 UNROLL
                 for (int r = 0; r < MR; r++) {
-                    const VEC weight = OP(set)(w[r]);
+                    const VEC weight = OP(set)(w[narrow ? 16 * r : r]);
                     UNROLL
                     for (int v = 0; v < NV; v++)
                         acc[g][r][v] = OP(fma)(weight, xv[v], acc[g][r][v]);
@@ -116,7 +117,7 @@ static __attribute__((noinline)) void LOCAL(batch_narrow)(const LOCAL(sums) * al
     for (int64_t v = 0; v < ld; v += LANES)
         for (int r = 0; r < EMU_NARROW; r += MR) {
             LOCAL(sums) p = *all;
-            p.w += r;
+            p.w += 16 * r;
             p.bias += r;
             p.x += v;
             LOCAL(batch_tile)(MR, 1, 4, 4, p, Y + r * ld + v, ld);
@@ -130,7 +131,7 @@ static int LOCAL(batch)(const emu_model *m, int i, void *block, int samples)
         const emu_layer *layer = m->nodes[i].layer;
         REAL *Y = (REAL *)block + m->nodes[i].to * ld;
         LOCAL(sums) p = {.w = layer->weights, .bias = layer->bias, .x = (REAL *)block + m->nodes[i].from * ld,
-                         .w_step = EMU_NARROW, .inputs = layer->num_inputs, .parts = layer->parts,
+                         .w_step = 1, .inputs = layer->num_inputs, .parts = layer->parts,
                          .floor = LOCAL(floor_of)(layer)};
         if (layer->parts == 16) {
             LOCAL(batch_narrow)(&p, Y, ld);
@@ -157,16 +158,18 @@ static int LOCAL(batch)(const emu_model *m, int i, void *block, int samples)
 #if ONE_2
 /* ---- outputs in lanes: X and Y are rows of one sample each, [S][x_step] ---- */
 
-/* S samples of V panels, G parts at a time. A single sample has all parts at once: they hide the latency of additions.
- * Whole groups are read in one piece, which the processor foresees; where several passes each take a part of every row, the
- * next group is fetched on the way (batch_tile). */
-INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(sums) * all, const REAL *weights,
-                            const REAL *bias, const REAL *X, REAL *Y)
+/* `samples`, FEWEST to S of them, and V panels, G parts at a time. Branches that the processor foresees cost less than the
+ * space of a tile for each number of samples. A single sample has all parts at once: they hide the latency of additions.
+ * Whole groups are read in one piece, which the processor foresees as well; where several passes each take a part of every
+ * row, the next group is fetched on the way (batch_tile). */
+INLINE void LOCAL(few_tile)(const int FEWEST, const int S, const int V, const int G, const LOCAL(sums) * all,
+                            const REAL *weights, const REAL *bias, const REAL *X, REAL *Y, int samples)
 {
     const int64_t ld = all->x_step, w_step = all->w_step;
     const bool in_passes = S > 1 && V < EMU_GROUP / EMU_PANEL;
     const REAL *ahead = all->ahead + (weights - all->w) * all->inputs;
     const int parts = S == 1 ? G : all->parts;
+#define LAST_SAMPLE(s) ((s) >= FEWEST && (s) >= samples)
     for (int part = 0; part < parts; part += G) {
         VEC acc[4][EMU_MAX_FEW][4 * VECTORS];
         UNROLL
@@ -199,6 +202,8 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
                 }
                 UNROLL
                 for (int s = 0; s < S; s++) {
+                    if (LAST_SAMPLE(s))
+                        break;
                     const VEC xs = OP(set)(x[s * ld]);
                     UNROLL
                     for (int v = 0; v < V * VECTORS; v++)
@@ -214,6 +219,8 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
 #define EACH_SUM(statement)                                                                                  \
     UNROLL                                                                                                   \
     for (int s = 0; s < S; s++) {                                                                            \
+        if (LAST_SAMPLE(s))                                                                                  \
+            break;                                                                                           \
         UNROLL                                                                                               \
         for (int v = 0; v < V * VECTORS; v++) {                                                              \
             REAL *y = Y + s * ld + v * LANES;                                                                \
@@ -230,50 +237,79 @@ INLINE void LOCAL(few_tile)(const int S, const int V, const int G, const LOCAL(s
         EACH_SUM(OP(store)(y, OP(at_least)(acc[0][s][v], lowest)))
 #undef EACH_SUM
     }
+#undef LAST_SAMPLE
 }
 
-/* At most four outputs of one sample: a vector holds four outputs for LANES / 4 inputs. y has room for LANES. */
-static __attribute__((noinline)) void LOCAL(narrow)(const emu_layer *layer, const REAL *x, REAL *y, const VEC floor)
+/* At most four outputs of up to NARROW samples, with the 16 parts of each sum in lanes. Rows of y are y_step apart and have
+ * room for LANES. */
+static __attribute__((noinline)) void LOCAL(narrow)(const emu_layer *layer, const REAL *X, int64_t x_step, REAL *y,
+                                                    int64_t y_step, const VEC floor, int samples)
 {
-    enum { V = 4 * EMU_NARROW / LANES };
-    const REAL *w = layer->weights, *bias = layer->bias;
-    VEC acc[4][V];
-    UNROLL
-    for (int v = 0; v < V; v++) {
-        acc[0][v] = OP(load)(bias + v * LANES); /* 0 from the fifth on */
-        UNROLL
-        for (int a = 1; a < 4; a++)
-            acc[a][v] = OP(set)(0);
+    enum { V = 16 / LANES, R = MANY_REGISTERS ? EMU_NARROW : EMU_NARROW / 2 }; /* outputs at a time */
+    VEC sums[NARROW][EMU_NARROW][V];
+#define EACH_SAMPLE(statement)                                                                               \
+    UNROLL                                                                                                   \
+    for (int s = 0; s < NARROW; s++) {                                                                       \
+        if (s > 0 && s >= samples)                                                                           \
+            break;                                                                                           \
+        statement                                                                                            \
     }
-    REAL rest[16] ALIGNED;
-    for (int64_t left = layer->num_inputs; left > 0; left -= 16, w += 64, x += 16) {
-        if (left < 16) { /* inputs beyond the last are 0 here and their weights -0: adding -0 changes nothing */
-            memset(rest, 0, sizeof rest);
-            memcpy(rest, x, (size_t)left * sizeof *rest);
-            x = rest;
-        }
+    UNROLL
+    for (int first = 0; first < EMU_NARROW; first += R) {
+        const REAL *w = (const REAL *)layer->weights + first * 16, *x = X;
+        REAL rest[NARROW][16] ALIGNED;
+        int64_t step = x_step;
+        VEC acc[NARROW][R][V];
         UNROLL
-        for (int a = 0; a < 4; a++) {
+        for (int s = 0; s < NARROW; s++) {
             UNROLL
-            for (int v = 0; v < V; v++)
-                acc[a][v] = OP(fma)(OP(load)(w + a * 16 + v * LANES), OP(repeat4)(x + a * 4, v), acc[a][v]);
+            for (int r = 0; r < R; r++) {
+                UNROLL
+                for (int v = 0; v < V; v++)
+                    acc[s][r][v] = v > 0 ? OP(set)(0) : OP(first)(((const REAL *)layer->bias)[first + r]);
+            }
         }
+        for (int64_t left = layer->num_inputs; left > 0; left -= 16, w += 16 * EMU_NARROW, x += 16) {
+            if (left < 16) { /* inputs beyond the last are 0 here and their weights -0: adding -0 changes nothing */
+                memset(rest, 0, sizeof rest);
+                for (int s = 0; s < NARROW && s < samples; s++)
+                    memcpy(rest[s], x + s * step, (size_t)left * sizeof(REAL));
+                x = rest[0];
+                step = 16;
+            }
+            UNROLL
+            for (int v = 0; v < V; v++) {
+                VEC weight[R];
+                UNROLL
+                for (int r = 0; r < R; r++)
+                    weight[r] = OP(load)(w + r * 16 + v * LANES);
+                EACH_SAMPLE({
+                    const VEC xs = OP(load)(x + s * step + v * LANES);
+                    UNROLL
+                    for (int r = 0; r < R; r++)
+                        acc[s][r][v] = OP(fma)(weight[r], xs, acc[s][r][v]);
+                })
+            }
+        }
+        EACH_SAMPLE({
+            UNROLL
+            for (int r = 0; r < R; r++) {
+                UNROLL
+                for (int v = 0; v < V; v++)
+                    sums[s][first + r][v] = acc[s][r][v];
+            }
+        })
+#undef EACH_SAMPLE
     }
-    UNROLL
-    for (int v = 0; v < V; v++)
-        acc[0][v] = OP(add)(OP(add)(OP(add)(acc[0][v], acc[1][v]), acc[2][v]), acc[3][v]);
-#if LANES >= 4
-    OP(store)(y, OP(at_least)(OP(sum_quarters)(acc[0]), floor));
-#else
-    UNROLL
-    for (int v = 0; v < EMU_NARROW / LANES; v++) {
-        VEC sum = acc[0][v];
+    for (int s = 0; s < NARROW && s < samples; s++) {
+        OP(four) folded[EMU_NARROW];
         UNROLL
-        for (int q = 1; q < 4; q++)
-            sum = OP(add)(sum, acc[0][q * EMU_NARROW / LANES + v]);
-        OP(store)(y + v * LANES, OP(at_least)(sum, floor));
+        for (int r = 0; r < EMU_NARROW; r++)
+            folded[r] = OP(fold)(sums[s][r]);
+        UNROLL
+        for (int r = 0; r < EMU_NARROW; r += LANES)
+            OP(store)(y + s * y_step + r, OP(at_least)(OP(sums)(folded + r), floor));
     }
-#endif
 }
 
 /* The activation is applied to the outputs of LANES / 4 samples at once */
@@ -282,60 +318,57 @@ static void LOCAL(few_narrow)(const emu_layer *layer, const REAL *X, REAL *Y, in
     const VEC floor = OP(set)(LOCAL(floor_of)(layer));
     REAL sums[EMU_MAX_FEW * EMU_NARROW + LANES] ALIGNED;
     const bool gathered = samples > 1 && layer->activation > ACT_RELU;
-    for (int s = 0; s < samples; s++)
-        LOCAL(narrow)(layer, X + s * ld, gathered ? sums + s * EMU_NARROW : Y + s * ld, floor); /* zeros after the last */
+    REAL *y = gathered ? sums : Y;
+    const int64_t y_step = gathered ? EMU_NARROW : ld;
+    for (int s = 0; s < samples; s += NARROW) /* zeros after the last */
+        LOCAL(narrow)(layer, X + s * ld, ld, y + s * y_step, y_step, floor, samples - s);
     if (layer->activation <= ACT_RELU)
         return;
-    LOCAL(activate)(layer, gathered ? sums : Y, samples * EMU_NARROW);
+    LOCAL(activate)(layer, y, samples * EMU_NARROW);
     for (int s = 0; s < samples && gathered; s++)
         memcpy(Y + s * ld, sums + s * EMU_NARROW, EMU_NARROW * sizeof *sums);
 }
 
 /* The panels of a layer, V at a time while there are so many */
-#define PANELS(S, V, G)                                                                                      \
+#define PANELS(FEWEST, S, V, G)                                                                              \
     for (; left >= (V); left -= (V), w += (V)*EMU_PANEL, bias += (V)*EMU_PANEL, Y += (V)*EMU_PANEL)          \
-    LOCAL(few_tile)(S, V, G, all, w, bias, X, Y)
+    LOCAL(few_tile)(FEWEST, S, V, G, all, w, bias, X, Y, samples)
 
 /* A group of at most four panels, which lie side by side */
 static __attribute__((noinline)) void LOCAL(few_1)(const LOCAL(sums) * all, const REAL *w, const REAL *bias, int left,
                                                    const REAL *X, REAL *Y)
 {
+    const int samples = 1;
     if (all->parts == 2) {
 #if ONE_2 >= 4
-        PANELS(1, 4, 2);
+        PANELS(1, 1, 4, 2);
 #endif
 #if ONE_2 >= 2
-        PANELS(1, 2, 2);
+        PANELS(1, 1, 2, 2);
 #endif
-        PANELS(1, 1, 2);
+        PANELS(1, 1, 1, 2);
     } else {
 #if ONE_4 >= 2
-        PANELS(1, 2, 4);
+        PANELS(1, 1, 2, 4);
 #endif
-        PANELS(1, 1, 4);
+        PANELS(1, 1, 1, 4);
     }
 }
 
 /* A panel that is left over is taken sample by sample */
-#define FEW(S, V, G)                                                                                         \
-    static __attribute__((noinline)) void LOCAL(few_##S)(const LOCAL(sums) * all, const REAL *w,             \
-                                                         const REAL *bias, int left, const REAL *X, REAL *Y) \
+#define FEW(NAME, FEWEST, S, V)                                                                              \
+    static __attribute__((noinline)) void LOCAL(NAME)(const LOCAL(sums) * all, const REAL *w,                \
+                                                      const REAL *bias, int left, const REAL *X, REAL *Y, int samples) \
     {                                                                                                        \
-        PANELS(S, V, G);                                                                                     \
-        for (int s = 0; left > 0 && s < (S); s++)                                                            \
+        PANELS(FEWEST, S, V, FEW_G);                                                                         \
+        for (int s = 0; left > 0 && s < samples; s++)                                                        \
             LOCAL(few_1)(all, w, bias, left, X + s * all->x_step, Y + s * all->x_step);                      \
     }
-#if FEW_2
-FEW(2, FEW_2, FEW_G)
+#if FEW_LOW
+FEW(few_low, 2, FEW_LOW, FEW_LOW_V)
 #endif
-#if FEW_3
-FEW(3, FEW_3, FEW_G)
-#endif
-#if FEW_4
-FEW(4, FEW_4, FEW_G)
-#endif
-#if FEW_6
-FEW(6, FEW_6, FEW_G)
+#if FEW_HIGH
+FEW(few_high, FEW_LOW + 1, FEW_HIGH, FEW_HIGH_V)
 #endif
 
 static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
@@ -359,21 +392,17 @@ static int LOCAL(few)(const emu_model *m, int i, void *rows, int samples)
             p.w_step = left * EMU_PANEL;
             p.w = w;
             p.ahead = w + p.inputs * p.w_step;
-            switch (samples) {
-#if FEW_2
-            case 2: LOCAL(few_2)(&p, w, bias, left, X, y); break;
+#if FEW_HIGH
+            if (samples > FEW_LOW)
+                LOCAL(few_high)(&p, w, bias, left, X, y, samples);
+            else
 #endif
-#if FEW_3
-            case 3: LOCAL(few_3)(&p, w, bias, left, X, y); break;
+#if FEW_LOW
+            if (samples > 1)
+                LOCAL(few_low)(&p, w, bias, left, X, y, samples);
+            else
 #endif
-#if FEW_4
-            case 4: LOCAL(few_4)(&p, w, bias, left, X, y); break;
-#endif
-#if FEW_6
-            case 6: LOCAL(few_6)(&p, w, bias, left, X, y); break;
-#endif
-            default: LOCAL(few_1)(&p, w, bias, left, X, y);
-            }
+                LOCAL(few_1)(&p, w, bias, left, X, y);
             w += EMU_GROUP * p.inputs;
             bias += EMU_GROUP;
             y += EMU_GROUP;

@@ -115,12 +115,7 @@ static void transpose4(const void *from, bool from_single, int64_t from_step, vo
     UNROLL
     for (int i = 0; i < 4; i++)
         r[i] = load_vd(from, from_single, i * from_step);
-    const vd a = _mm256_unpacklo_pd(r[0], r[1]), b = _mm256_unpackhi_pd(r[0], r[1]);
-    const vd c = _mm256_unpacklo_pd(r[2], r[3]), d = _mm256_unpackhi_pd(r[2], r[3]);
-    r[0] = _mm256_permute2f128_pd(a, c, 0x20);
-    r[1] = _mm256_permute2f128_pd(b, d, 0x20);
-    r[2] = _mm256_permute2f128_pd(a, c, 0x31);
-    r[3] = _mm256_permute2f128_pd(b, d, 0x31);
+    vd_transpose(r, r);
     UNROLL
     for (int i = 0; i < 4; i++)
         store_vd(to, to_single, i * to_step, r[i]);

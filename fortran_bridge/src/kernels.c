@@ -84,8 +84,8 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #endif
 
 /* Tiles that fit the registers and the space a library may take. BATCH_n: outputs at a time for n vectors of samples, with
- * BATCH_G parts. ONE_2 and ONE_4: panels at a time for one sample, by the parts of a sum; FEW_n: for n samples, with FEW_G
- * parts. 0: not made. */
+ * BATCH_G parts. ONE_2 and ONE_4: panels at a time for one sample, by the parts of a sum. FEW_LOW_V panels for two to FEW_LOW
+ * samples, FEW_HIGH_V for more, up to FEW_HIGH, with FEW_G parts. NARROW: samples of a narrow layer. 0: not made. */
 #define REAL float
 #define VEC vf
 #define LANES VW
@@ -99,10 +99,11 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define ONE_2 4
 #define ONE_4 2
 #define FEW_G 2
-#define FEW_2 4
-#define FEW_3 4
-#define FEW_4 2
-#define FEW_6 2
+#define NARROW 4
+#define FEW_LOW 3
+#define FEW_LOW_V 4
+#define FEW_HIGH 14
+#define FEW_HIGH_V 1
 #elif defined(EMU_ISA_AVX2)
 #define BATCH_G 1
 #define BATCH_1 8
@@ -111,10 +112,11 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define ONE_2 2
 #define ONE_4 1
 #define FEW_G 1
-#define FEW_2 2
-#define FEW_3 0
-#define FEW_4 1
-#define FEW_6 0
+#define NARROW 2
+#define FEW_LOW 2
+#define FEW_LOW_V 2
+#define FEW_HIGH 6
+#define FEW_HIGH_V 1
 #elif defined(EMU_ISA_NEON)
 #define BATCH_G 2
 #define BATCH_1 8
@@ -123,10 +125,10 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define ONE_2 2
 #define ONE_4 1
 #define FEW_G 1
-#define FEW_2 1
-#define FEW_3 0
-#define FEW_4 1
-#define FEW_6 0
+#define NARROW 2
+#define FEW_LOW 4
+#define FEW_LOW_V 1
+#define FEW_HIGH 0
 #else
 #define BATCH_G 1
 #define BATCH_1 4
@@ -135,10 +137,9 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define ONE_2 (!SMALL)
 #define ONE_4 (!SMALL)
 #define FEW_G 1
-#define FEW_2 0
-#define FEW_3 0
-#define FEW_4 0
-#define FEW_6 0
+#define NARROW 1
+#define FEW_LOW 0
+#define FEW_HIGH 0
 #endif
 #include "kernel_dense.h"
 
@@ -152,10 +153,9 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #undef BATCH_3
 #undef ONE_2
 #undef ONE_4
-#undef FEW_2
-#undef FEW_3
-#undef FEW_4
-#undef FEW_6
+#undef NARROW
+#undef FEW_LOW
+#undef FEW_HIGH
 #if !defined(EMU_ISA_AVX512)
 #define REAL double
 #define VEC vd
@@ -171,10 +171,9 @@ enum { MANY_REGISTERS = 0 }; /* 16: one part after the other */
 #define BATCH_3 0
 #define ONE_2 (!SMALL)
 #define ONE_4 1
-#define FEW_2 0
-#define FEW_3 0
-#define FEW_4 0
-#define FEW_6 0
+#define NARROW 1
+#define FEW_LOW 0
+#define FEW_HIGH 0
 #include "kernel_dense.h"
 #endif
 
@@ -201,10 +200,12 @@ const emu_elementwise ISA(emu_elementwise) = {VD, program_block, SAMPLE_OR_NULL,
 #endif
 static const emu_tile tiles_single[] = {
 #if defined(EMU_ISA_AVX512)
-    {48, true, MINE}, {32, true, MINE}, {16, true, MINE}, {6, false, MINE}, {4, false, MINE},
-    {3, false, MINE}, {2, false, MINE}, {1, false, MINE},
+    {48, true, MINE}, {32, true, MINE}, {16, true, MINE}, {14, false, MINE}, {13, false, MINE}, {12, false, MINE},
+    {11, false, MINE}, {10, false, MINE}, {9, false, MINE}, {8, false, MINE}, {7, false, MINE}, {6, false, MINE},
+    {5, false, MINE}, {4, false, MINE}, {3, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_AVX2)
-    {24, true, MINE}, {16, true, MINE}, {8, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
+    {24, true, MINE}, {16, true, MINE}, {8, true, MINE}, {6, false, MINE}, {5, false, MINE}, {4, false, MINE},
+    {3, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #elif defined(EMU_ISA_NEON)
     {8, true, MINE}, {4, true, MINE}, {4, false, MINE}, {2, false, MINE}, {1, false, MINE},
 #else

@@ -80,7 +80,7 @@ double emu_apply_avx2(emu_op op, double a, double b, double t);
 void emu_activate_avx2(const emu_layer *layer, float *y, int64_t count);
 #endif
 
-enum { EMU_MAX_FEW = 8 }; /* samples of a tile that is not batched */
+enum { EMU_MAX_FEW = 16 }; /* samples of a tile that is not batched */
 
 /* run.c: a whole call. rows has room for EMU_MAX_BLOCK samples of the model's columns */
 void emu_run(const emu_model *m, int64_t ncol, const emu_array *x, const emu_array *y, void *rows);

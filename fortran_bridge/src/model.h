@@ -113,7 +113,7 @@ typedef struct {
     emu_activation activation;
     float a, b; /* of the activation */
     /* float or double, by the model's precision. Weights: for each group of 64 outputs [num_inputs][outputs of the group,
-     * rounded up to 16], zero padded; narrow: [num_inputs rounded up to 16][4], padded with -0 */
+     * rounded up to 16], zero padded; narrow: for each 16 inputs [4][16], padded with -0 */
     const void *weights;
     const void *bias; /* rounded up to 16, zero padded */
 } emu_layer;

@@ -56,16 +56,18 @@ bool emu_pack_layer(const emu_draft_layer *draft, emu_layer *layer, emu_model *m
     if (weights == NULL || bias == NULL)
         return emu_fail(error, EMU_ERR_MEMORY, "out of memory for %zu weights", rows * columns);
     const size_t step_n = draft->transposed ? K : 1, step_k = draft->transposed ? 1 : N;
-    enum { LINE = 16 }; /* rows at a time: what is read and written of them stays in the cache, whatever the order */
+    enum { LINE = 16 }; /* parts of a narrow sum; and rows at a time: what is touched of them stays in the cache */
     for (size_t first = 0; first < columns; first += EMU_GROUP) {
         const size_t wide = columns - first < EMU_GROUP ? columns - first : EMU_GROUP;
         for (size_t k = 0; k < K; k += LINE)
             for (size_t n = first; n < first + wide && n < N; n++)
                 take_weights(draft->weights, n * step_n + k * step_k, step_k, K - k < LINE ? K - k : LINE, is_double,
-                             weights, first * rows + k * wide + n - first, wide);
+                             weights, narrow ? k * EMU_NARROW + n * LINE : first * rows + k * wide + n - first,
+                             narrow ? 1 : wide);
     }
-    for (size_t i = K * columns; narrow && i < rows * columns; i++)
-        set(weights, i, is_double, -0.0); /* -0 times 0 changes no sum */
+    for (size_t k = K; narrow && k < rows; k++)
+        for (size_t n = 0; n < EMU_NARROW; n++)
+            set(weights, k / LINE * LINE * EMU_NARROW + n * LINE + k % LINE, is_double, -0.0); /* its product changes no sum */
     for (size_t n = 0; draft->bias != NULL && n < N; n++)
         set(bias, n, is_double, weight_at(draft->bias, draft->bias->count == 1 ? 0 : n));
     layer->weights = weights;

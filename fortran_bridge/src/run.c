@@ -53,17 +53,17 @@ static void program(const emu_model *m, const emu_program *p, const emu_array *x
         e->sample(p, x, s + k, y, t + k);
 }
 
-/* A node that is no layer. Rows: those of all samples of the tile, be they more than the samples that the host has. */
-static void other_node(const emu_model *m, const emu_node *node, const emu_array *rows, const emu_tile *tile)
+/* A node that is no layer. `samples`: in rows; of a batched tile all, be they more than the samples that the host has. */
+static void other_node(const emu_model *m, const emu_node *node, const emu_array *rows, int samples, const emu_tile *tile)
 {
     if (node->kind == NODE_PROGRAM) {
-        program(m, &node->program, rows, 0, rows, 0, tile->samples, tile);
+        program(m, &node->program, rows, 0, rows, 0, samples, tile);
     } else if (node->kind == NODE_NORM) {
-        m->kernels->elementwise->norm(node, rows, tile->samples);
+        m->kernels->elementwise->norm(node, rows, samples);
     } else if (tile->batched) {
         combine(m, node, rows->data, rows->column, node->num_columns * rows->column);
     } else {
-        for (int s = 0; s < tile->samples; s++)
+        for (int s = 0; s < samples; s++)
             combine(m, node, emu_element(rows, s, 0), 1, node->num_columns);
     }
 }
@@ -75,16 +75,14 @@ void emu_run(const emu_model *m, int64_t ncol, const emu_array *x, const emu_arr
     for (int64_t done = 0; done < ncol;) {
         const int64_t left = ncol - done;
         const emu_tile *tile = &tiles[m->tiles[left < EMU_TILE_TABLE ? left : EMU_TILE_TABLE - 1]];
-        const int samples = tile->samples, count = left < samples ? (int)left : samples;
+        const int count = left < tile->samples ? (int)left : tile->samples, samples = tile->batched ? tile->samples : count;
         const emu_array block = tile->batched ? (emu_array){rows, 1, samples, single, true}
                                               : (emu_array){rows, m->num_columns, 1, single, true};
         program(m, &m->input, x, done, &block, 0, count, tile);
-        for (int s = count; s < samples && !tile->batched; s++) /* those beyond the last repeat it */
-            memcpy(emu_element(&block, s, 0), emu_element(&block, s - 1, 0), (size_t)(m->num_columns * (single ? 4 : 8)));
         for (int i = 0; i < m->num_nodes;) {
             const emu_dense *dense = tile->dense;
             if (m->nodes[i].kind != NODE_DENSE)
-                other_node(m, &m->nodes[i++], &block, tile);
+                other_node(m, &m->nodes[i++], &block, samples, tile);
             else
                 i = tile->batched ? dense->batch(m, i, rows, samples) : dense->few(m, i, rows, samples);
         }

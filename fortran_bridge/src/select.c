@@ -105,8 +105,8 @@ static double program_cost(const emu_program *program, const emu_tile *tile, dou
         if (tile->batched)
             cost += group->num_columns * (6.0 + (each + 1.5) * tile->samples / doubles);
         else
-            cost += tile->samples * (15.0 + (group->num_ops == 0 ? 0.0 : group->padded / doubles * (each + 2.0)) +
-                                     1.2 * group->num_columns);
+            cost += tile->samples * (12.0 + (group->num_ops == 0 ? 0.0 : group->padded / doubles * (each + 2.0)) +
+                                     group->num_columns);
     }
     return cost;
 }
@@ -121,16 +121,15 @@ static double layer_cost(const emu_model *m, const emu_layer *layer, const emu_t
         return 0.965 * K * N * vectors + blocks * layer->parts * 6.0 + N * vectors * (layer->parts + 1.0 + activation);
     }
     if (layer->parts == 16)
-        return S * (K / 4.0 * 16.0 / lanes * 2.5 + 40.0 + activation);
-    /* a vector of weights costs up to two multiply-adds to load, a number to broadcast one */
-    const bool one = tile->samples == 1;
-    const double slower = tile->samples == 3 ? 1.10 : 1.0; /* as measured */
-    const double wide = one ? 4.0 : S <= 3.0 ? 4.0 : 2.0, weights = padded / lanes;
-    const double loads = K * ((one ? 1.7 : 2.0) * weights + S * (padded / EMU_PANEL < wide ? 1.0 : padded / EMU_PANEL / wide));
-    const double products = K * weights * S * 1.02;
+        return S * ((K + 15) / 16 * 4.5 * 16.0 / lanes + 25.0 + activation / 4.0);
+    /* a vector of weights costs up to two multiply-adds to load, a number to broadcast half of one, or one where they are few */
+    const bool one = tile->samples == 1, two = tile->samples == 2;
+    const double weights = padded / lanes, panels = padded / EMU_PANEL;
+    const double numbers = one || two ? (panels < 4.0 ? 1.0 : panels / 4.0) : 0.5 * panels;
+    const double loads = K * ((one ? 1.7 : 2.0) * weights + S * numbers), products = K * weights * S * 1.02;
     const double bytes = (double)m->num_parameters * 4.0;
     const double far = bytes > 1e6 ? 1.05 : 1.0; /* L3 */
-    return slower * (products > loads * far ? products : loads * far) + 25.0 +
+    return (products > loads * far ? products : loads * far) + 25.0 +
            weights * S * (3.0 + activation + (one ? 0.0 : layer->parts));
 }
 
@@ -159,7 +158,7 @@ void emu_choose_tiles(emu_model *m)
 {
     const int precision = m->precision == 64, num_tiles = m->kernels->num_tiles[precision];
     const emu_tile *tiles = m->kernels->tiles[precision];
-    double best[EMU_TILE_TABLE], cost[16];
+    double best[EMU_TILE_TABLE], cost[24];
     best[0] = 0.0;
     m->tiles[0] = 0;
     for (int t = 0; t < num_tiles; t++)
@@ -167,7 +166,9 @@ void emu_choose_tiles(emu_model *m)
     for (int n = 1; n < EMU_TILE_TABLE; n++) {
         best[n] = -1.0;
         for (int t = 0; t < num_tiles; t++) {
-            const double total = cost[t] + best[n > tiles[t].samples ? n - tiles[t].samples : 0];
+            double total = cost[t] + best[n > tiles[t].samples ? n - tiles[t].samples : 0];
+            if (n < tiles[t].samples) /* columns whose last vectors are put together */
+                total += 15.0 * (m->num_inputs + m->num_outputs);
             if (best[n] < 0.0 || total < best[n]) {
                 best[n] = total;
                 m->tiles[n] = (uint8_t)t;

@@ -36,17 +36,21 @@ INLINE vf vf_pow2(vf t)
     return _mm256_castsi256_ps(
         _mm256_add_epi32(_mm256_slli_epi32(_mm256_castps_si256(t), 23), _mm256_set1_epi32(0x3f800000)));
 }
-/* x[2 v] and x[2 v + 1], each four times */
-/* The quarters of x[0] and x[1] added from the first to the last, in the first four lanes; 0 in the others */
-INLINE vf vf_sum_quarters(const vf *x)
+/* x in the first lane, 0 in the others */
+INLINE vf vf_first(float x) { return _mm256_zextps128_ps256(_mm_set_ss(x)); }
+typedef __m128 vf_four;
+/* The quarters of x[0] and x[1] added from the first to the last */
+INLINE vf_four vf_fold(const vf *x)
 {
     const __m128 first = _mm_add_ps(_mm256_castps256_ps128(x[0]), _mm256_extractf128_ps(x[0], 1));
-    const __m128 sum = _mm_add_ps(_mm_add_ps(first, _mm256_castps256_ps128(x[1])), _mm256_extractf128_ps(x[1], 1));
-    return _mm256_insertf128_ps(_mm256_setzero_ps(), sum, 0);
+    return _mm_add_ps(_mm_add_ps(first, _mm256_castps256_ps128(x[1])), _mm256_extractf128_ps(x[1], 1));
 }
-INLINE vf vf_repeat4(const float *x, int v)
+/* The sum of each of x[0..3], in the first four lanes; 0 in the others */
+INLINE vf vf_sums(const vf_four *x)
 {
-    return _mm256_insertf128_ps(_mm256_set1_ps(x[2 * v]), _mm_set1_ps(x[2 * v + 1]), 1);
+    __m128 a = x[0], b = x[1], c = x[2], d = x[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    return _mm256_zextps128_ps256(_mm_add_ps(_mm_add_ps(_mm_add_ps(a, b), c), d));
 }
 
 INLINE vd vd_load(const double *p) { return _mm256_loadu_pd(p); }
@@ -62,9 +66,24 @@ INLINE vd vd_at_least(vd x, vd floor)
 {
     return _mm256_blendv_pd(floor, x, _mm256_cmp_pd(x, floor, _CMP_NLE_UQ));
 }
-/* x[v] four times */
-INLINE vd vd_sum_quarters(const vd *x) { return vd_add(vd_add(vd_add(x[0], x[1]), x[2]), x[3]); }
-INLINE vd vd_repeat4(const double *x, int v) { return _mm256_set1_pd(x[v]); }
+INLINE vd vd_first(double x) { return _mm256_set_pd(0.0, 0.0, 0.0, x); }
+typedef __m256d vd_four;
+INLINE vd_four vd_fold(const vd *x) { return vd_add(vd_add(vd_add(x[0], x[1]), x[2]), x[3]); }
+INLINE void vd_transpose(const vd *x, vd *t)
+{
+    const vd a = _mm256_unpacklo_pd(x[0], x[1]), b = _mm256_unpackhi_pd(x[0], x[1]);
+    const vd c = _mm256_unpacklo_pd(x[2], x[3]), d = _mm256_unpackhi_pd(x[2], x[3]);
+    t[0] = _mm256_permute2f128_pd(a, c, 0x20);
+    t[1] = _mm256_permute2f128_pd(b, d, 0x20);
+    t[2] = _mm256_permute2f128_pd(a, c, 0x31);
+    t[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+INLINE vd vd_sums(const vd_four *x)
+{
+    vd t[4];
+    vd_transpose(x, t);
+    return vd_fold(t);
+}
 INLINE vd vd_abs(vd x) { return _mm256_andnot_pd(_mm256_set1_pd(-0.0), x); }
 INLINE vd vd_neg(vd x) { return _mm256_xor_pd(_mm256_set1_pd(-0.0), x); }
 INLINE vd vd_copysign(vd magnitude, vd sign)

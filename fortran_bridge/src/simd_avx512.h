@@ -36,20 +36,22 @@ INLINE vf vf_pow2(vf t)
     return _mm512_castsi512_ps(
         _mm512_add_epi32(_mm512_slli_epi32(_mm512_castps_si512(t), 23), _mm512_set1_epi32(0x3f800000)));
 }
-/* x[0..3], each four times */
-/* The quarters of x added from the first to the last, in the first four lanes; 0 in the others */
-INLINE vf vf_sum_quarters(const vf *x)
+/* x in the first lane, 0 in the others */
+INLINE vf vf_first(float x) { return _mm512_zextps128_ps512(_mm_set_ss(x)); }
+typedef __m128 vf_four;
+/* The quarters of x[0] added from the first to the last */
+INLINE vf_four vf_fold(const vf *x)
 {
-    const __m128 sum = _mm_add_ps(_mm_add_ps(_mm_add_ps(_mm512_castps512_ps128(*x), _mm512_extractf32x4_ps(*x, 1)),
-                                             _mm512_extractf32x4_ps(*x, 2)),
-                                  _mm512_extractf32x4_ps(*x, 3));
-    return _mm512_insertf32x4(_mm512_setzero_ps(), sum, 0);
+    return _mm_add_ps(_mm_add_ps(_mm_add_ps(_mm512_castps512_ps128(*x), _mm512_extractf32x4_ps(*x, 1)),
+                                 _mm512_extractf32x4_ps(*x, 2)),
+                      _mm512_extractf32x4_ps(*x, 3));
 }
-INLINE vf vf_repeat4(const float *x, int v)
+/* The sum of each of x[0..3], in the first four lanes; 0 in the others */
+INLINE vf vf_sums(const vf_four *x)
 {
-    (void)v;
-    const __m512i which = _mm512_set_epi32(3, 3, 3, 3, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0);
-    return _mm512_permutevar_ps(_mm512_broadcast_f32x4(_mm_loadu_ps(x)), which);
+    __m128 a = x[0], b = x[1], c = x[2], d = x[3];
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    return _mm512_zextps128_ps512(_mm_add_ps(_mm_add_ps(_mm_add_ps(a, b), c), d));
 }
 
 INLINE vd vd_load(const double *p) { return _mm512_loadu_pd(p); }
@@ -64,17 +66,6 @@ INLINE vd vd_sqrt(vd a) { return _mm512_sqrt_pd(a); }
 INLINE vd vd_at_least(vd x, vd floor)
 {
     return _mm512_mask_mov_pd(floor, _mm512_cmp_pd_mask(x, floor, _CMP_NLE_UQ), x);
-}
-/* x[2 v] and x[2 v + 1], each four times */
-INLINE vd vd_sum_quarters(const vd *x) /* of x[0] and x[1] */
-{
-    const __m256d first = _mm256_add_pd(_mm512_castpd512_pd256(x[0]), _mm512_extractf64x4_pd(x[0], 1));
-    const __m256d sum = _mm256_add_pd(_mm256_add_pd(first, _mm512_castpd512_pd256(x[1])), _mm512_extractf64x4_pd(x[1], 1));
-    return _mm512_insertf64x4(_mm512_setzero_pd(), sum, 0);
-}
-INLINE vd vd_repeat4(const double *x, int v)
-{
-    return _mm512_insertf64x4(_mm512_set1_pd(x[2 * v]), _mm256_set1_pd(x[2 * v + 1]), 1);
 }
 INLINE vd vd_abs(vd x) { return _mm512_andnot_pd(_mm512_set1_pd(-0.0), x); }
 INLINE vd vd_neg(vd x) { return _mm512_xor_pd(_mm512_set1_pd(-0.0), x); }

@@ -120,11 +120,32 @@ INLINE vd vd_copysign(vd magnitude, vd sign)
 }
 /* 2^n where t = n + 1.5 * 2^23 */
 INLINE vf vf_pow2(vf t) { return (vf)(((lanes32)t << 23) + 0x3f800000); }
-/* x[v] four times */
-INLINE vf vf_sum_quarters(const vf *x) { return vf_add(vf_add(vf_add(x[0], x[1]), x[2]), x[3]); }
-INLINE vf vf_repeat4(const float *x, int v) { return vf_set(x[v]); }
-/* x[v / 2] twice */
-INLINE vd vd_repeat4(const double *x, int v) { return vd_set(x[v / 2]); }
+/* x in the first lane, 0 in the others */
+INLINE vf vf_first(float x) { return (vf){x, 0.0f, 0.0f, 0.0f}; }
+INLINE vd vd_first(double x) { return (vd){x, 0.0}; }
+typedef vf vf_four;
+typedef struct {
+    vd low, high;
+} vd_four;
+/* The quarters of the vectors at x added from the first to the last */
+INLINE vf_four vf_fold(const vf *x) { return vf_add(vf_add(vf_add(x[0], x[1]), x[2]), x[3]); }
+INLINE vd_four vd_fold(const vd *x)
+{
+    return (vd_four){vd_add(vd_add(vd_add(x[0], x[2]), x[4]), x[6]), vd_add(vd_add(vd_add(x[1], x[3]), x[5]), x[7])};
+}
+/* The sum of each of x[0], x[1], ..., as many as there are lanes */
+INLINE vf vf_sums(const vf_four *x)
+{
+#define SUM(i) (x[i][0] + x[i][1] + x[i][2] + x[i][3])
+    return (vf){SUM(0), SUM(1), SUM(2), SUM(3)};
+#undef SUM
+}
+INLINE vd vd_sums(const vd_four *x)
+{
+#define SUM(i) (x[i].low[0] + x[i].low[1] + x[i].high[0] + x[i].high[1])
+    return (vd){SUM(0), SUM(1)};
+#undef SUM
+}
 
 INLINE vi vd_bits(vd x) { return (vi)x; }
 INLINE vd vd_from_bits(vi x) { return (vd)x; }
