@@ -118,7 +118,8 @@ static double layer_cost(const emu_model *m, const emu_layer *layer, const emu_t
     const double activation = layer->activation > ACT_RELU ? 25.0 : 0.0;
     if (tile->batched) {
         const double blocks = (layer->num_outputs + 3) / 4 * (vectors < 2.0 ? 0.5 : 1.0);
-        return 0.965 * K * N * vectors + blocks * layer->parts * 6.0 + N * vectors * (layer->parts + 1.0 + activation);
+        const double loads = lanes == 8.0 && vectors < 2.0 ? 1.25 : 1.0; /* AVX2: a load for each product, 16 registers */
+        return 0.965 * loads * K * N * vectors + blocks * layer->parts * 6.0 + N * vectors * (layer->parts + 1.0 + activation);
     }
     if (layer->parts == 16)
         return S * ((K + 15) / 16 * 4.5 * 16.0 / lanes + 25.0 + activation / 4.0);
