@@ -77,9 +77,10 @@ class Attempts:
             return None
         if deaths >= _MOST_DEATHS:
             return replace(task, hopeless=f"{deaths} members of the search died while they ran it")
-        self._folder.mkdir(parents=True, exist_ok=True)
         content, number = {"member": self._me, "checkpoint": self._checkpointed(*key)}, len(self._notes(*key))
+        self._folder.mkdir(parents=True, exist_ok=True)
         while not groups.publish(self._path(*key, number), content):
+            self._folder.mkdir(parents=True, exist_ok=True)  # its remover may have thought that we were dead
             number += 1
         if deaths:
             self._under_way = key

@@ -217,6 +217,6 @@ def _print(console: Console, entries: list[dict], num_samples: int) -> None:
     console.print(
         f"ns per point in calls of {BATCH}, one thread. fn: model.onnx, with its head if it has one, through "
         "libemulator; ARG for\nnumber only. fn, fm: the network without its head and activated_fractions of "
-        "aerosol_activation_head after it; direct\nnetworks and mass_from_number of the same module; ARG as E3SM calls "
-        "it, a point at a time."
+        "aerosol_activation_head after it; direct\nnetworks and mass_from_number of aerosol_activation_mass; ARG as "
+        "E3SM calls it, a point at a time."
     )

@@ -29,7 +29,7 @@ class ParcelScheme:
     ----------
     pointer : ctypes function pointer
         To give to the host; valid as long as this object lives.
-    num_points, num_retried, num_clipped : int
+    num_retried, num_clipped : int
         Points served; of these, parcels that needed tighter tolerances; points whose rh was clipped.
     error : BaseException or None
         What ended a call with a status other than 0; Ctrl-C included. The host knows no more than that it failed.
@@ -37,7 +37,7 @@ class ParcelScheme:
 
     def __init__(self, settings):
         self.settings = settings
-        self.num_points = self.num_retried = self.num_clipped = 0
+        self.num_retried = self.num_clipped = 0
         self.error = None
         self.pointer = PROTOTYPE(self._call)
 
@@ -75,7 +75,6 @@ class ParcelScheme:
             A parcel without a maximum; names its state.
         """
         states, absent = host_states(w, tair, rhoair, rh, na, volume, hygro)
-        self.num_points += states.num_samples
         self.num_clipped += int(((rh < RH_RANGE[0]) | (rh > RH_RANGE[1])).sum())
         result, num_retried = simulate_with_retries(states, self.settings)
         self.num_retried += num_retried

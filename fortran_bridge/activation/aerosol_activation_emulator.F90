@@ -33,13 +33,13 @@
 !! Schemes. 'emulator'; 'arg'; 'both', in which the host gets the numbers of `result_of`, and fn_difference and
 !! fm_difference, the caller's fields, emulator minus ARG (0 where either did not run).
 !!
-!! Failures never stop: outputs are NaN, stat is not 0, errmsg says why. There are three: nmode, a spectrum of updrafts
-!! (sigw > 1e-5, which E3SM's physics never asks for), and a library that ran out of memory.
+!! Failures never stop: outputs are NaN, stat is not 0, errmsg says why. There are four: nmode, ncol of the batched
+!! form, a spectrum of updrafts (sigw > 1e-5, which E3SM's physics never asks for), and an engine that ran out of memory.
 !!
 !! Threads share a connected emulator. The only module variable is what `use_activation_emulator` sets, before
 !! threads start. No saved locals, no I/O, no allocation in a call. A point's bits do not depend on its
 !! neighbours', nor on which of the routines was called. Nothing raises an exception that hosts trap (invalid, division by
-!! zero, overflow), given numbers that are none themselves.
+!! zero, overflow) for what an atmosphere may hold (60 to 1500 K, air of some density), however far outside of the range.
 module aerosol_activation_emulator
   use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
   use aerosol_activation_arg, only: activate_modal_arg, default_max_updraft

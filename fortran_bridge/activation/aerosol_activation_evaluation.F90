@@ -17,7 +17,6 @@ module aerosol_activation_evaluation
   private
   public :: settings_t, evaluate
   public :: w, tair, rhoair, rh, na, volume, hygro, num_state, fn, fm, fn_difference, fm_difference, num_results, num_work
-  public :: absent_mode
 
   !> Columns of `state`, SI; of what is per mode, the column before the first.
   integer, parameter :: w = 1, tair = 2, rhoair = 3, rh = 4, na = 4, volume = 8, hygro = 12, num_state = 16

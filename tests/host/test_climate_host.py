@@ -124,6 +124,16 @@ def test_pem_pet_any_ranks_threads_and_chunk_size_give_the_same_bits(release, fi
     assert climate.counters(folder) == climate.counters(reference)
 
 
+def test_pet_ranks_with_different_numbers_of_threads_give_the_same_bits(release, finished, tmp_path):
+    """As on nodes of unequal size: 1 thread on rank 0, 4 on rank 1."""
+    host = tmp_path / "host"
+    host.write_text(f'#!/bin/sh\nOMP_NUM_THREADS=$((1 + 3 * OMPI_COMM_WORLD_RANK)) exec {release.host} "$@"\n')
+    host.chmod(0o755)
+    done = climate.run(host, tmp_path, ranks=2, scheme="arg", pcols=16)
+    assert done.returncode == 0, done.stderr
+    assert_identical(release, finished(release, scheme="arg"), tmp_path)
+
+
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_rep_the_same_run_twice_has_the_same_bits(release, finished, scheme):
     one = finished(release, scheme=scheme, ranks=2, threads=2)
@@ -271,6 +281,7 @@ BAD = {
     "pcols": ({"pcols": 0}, "pcols = 0, expected 1 to"),
     "time step": ({"time_step": 0.0}, "expected 1 to 7200 (s)"),
     "model unset": ({"scheme": "emulator", "model": " "}, "model is not set"),
+    "grid": ({"num_columns": 10000000, "num_levels": 1000}, "times num_levels is to be at most 2147483647"),
     "unknown": ({"shceme": "arg"}, "it knows num_columns"),
     "no model": ({"scheme": "emulator", "model": "none.onnx"}, "model 'none.onnx' cannot be read"),
     "no restart": ({"restart_in": "none.nc"}, "restart file 'none.nc' cannot be opened"),

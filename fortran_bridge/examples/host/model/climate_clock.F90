@@ -1,3 +1,4 @@
+!> The clock by which activation and physics are timed.
 module climate_clock
   use, intrinsic :: iso_fortran_env, only: int64
   implicit none

@@ -1,5 +1,6 @@
 !> What climate_host is told: one namelist file, every value checked before anything runs.
 module climate_config
+  use, intrinsic :: iso_fortran_env, only: int64
   use aerosol_activation_constants, only: r8
   implicit none
   private
@@ -129,7 +130,9 @@ contains
     call check_choice('result_of', config%result_of, [character(len=16) :: 'emulator', 'arg'])
     call check_choice('reference', config%reference, [character(len=16) :: 'none', 'arg', 'emulator'])
     if (allocated(errmsg)) return
-    if (.not. (config%time_step >= 1._r8 .and. config%time_step <= 7200._r8)) then
+    if (int(max(config%num_columns, config%pcols), int64)*config%num_levels > huge(1)) then
+      errmsg = 'num_columns (or pcols) times num_levels is to be at most '//text(huge(1))
+    else if (.not. (config%time_step >= 1._r8 .and. config%time_step <= 7200._r8)) then
       errmsg = 'time_step = '//real_text(config%time_step)//', expected 1 to 7200 (s)'
     else if (.not. (config%pertlim >= 0._r8 .and. config%pertlim <= 0.01_r8)) then
       errmsg = 'pertlim = '//real_text(config%pertlim)//', expected 0 to 0.01'

@@ -19,7 +19,7 @@ contains
 
   pure function decompose(num_columns, num_ranks, num_threads, pcols, rank) result(d)
     integer, intent(in) :: num_columns, num_ranks, pcols
-    integer, intent(in) :: num_threads  !! of every rank
+    integer, intent(in) :: num_threads  !! of the rank that has most
     integer, intent(in) :: rank         !! this one, from 0
     type(decomposition_t) :: d
     integer, allocatable :: columns(:)

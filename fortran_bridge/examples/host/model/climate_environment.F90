@@ -8,7 +8,7 @@ module climate_environment
   implicit none
   private
   public :: environment_t, make_environment, describe_columns, set_initial_state
-  public :: saturation, background_number, background_volume, uniform_noise, normal_noise
+  public :: saturation, background_number, background_volume, normal_noise
 
   type :: environment_t
     integer :: num_levels = 0, seed = 0

@@ -43,8 +43,10 @@ contains
         status = nf90_put_att(history%ncid, history%step_id, 'long_name', 'steps since the initial state')
       call define_fields(history%ncid, config, checksum, level_fields, [step_dim], history%level_ids, &
         history%column_ids, status)
-      if (status /= nf90_noerr) &
+      if (status /= nf90_noerr) then
         errmsg = "history file '"//trim(config%history)//"' cannot be created: "//trim(nf90_strerror(status))
+        call let_go(history%ncid)
+      end if
     end if
     call agree(parallel, errmsg)
   end subroutine open_history
@@ -113,7 +115,11 @@ contains
     end if
     call put_fields(parallel, config, d, chunks, ncid, level_ids, column_ids, 0, status)
     if (parallel%is_root) then
-      if (status == nf90_noerr) status = nf90_close(ncid)
+      if (status == nf90_noerr) then
+        status = nf90_close(ncid)
+      else
+        call let_go(ncid)
+      end if
       if (status /= nf90_noerr) then
         errmsg = "restart file '"//temporary//"' cannot be written: "//trim(nf90_strerror(status))
       else
@@ -142,6 +148,7 @@ contains
         errmsg = 'cannot be opened: '//trim(nf90_strerror(status))
       else
         call check_restart(ncid, config, step, checksum, errmsg)
+        if (allocated(errmsg)) call let_go(ncid)
       end if
     end if
     call agree(parallel, errmsg)
@@ -250,6 +257,16 @@ contains
   end subroutine check_restart
 
   ! ---- both ----
+
+  !> Close a file with which something is wrong: a process that runs the host again may want to write it.
+  subroutine let_go(ncid)
+    integer, intent(inout) :: ncid
+    integer :: ignored
+
+    if (ncid == -1) return
+    ignored = nf90_close(ncid)
+    ncid = -1
+  end subroutine let_go
 
   !> Dimensions, attributes and variables; `record` is the record dimension, or nothing. Does nothing after an error.
   subroutine define_fields(ncid, config, checksum, fields, record, level_ids, column_ids, status)

@@ -11,7 +11,7 @@ module climate_model
   use climate_external, only: external_activation
   use climate_files, only: read_bytes, sha256
   use climate_history, only: history_t, open_history, write_history, close_history, write_restart, read_restart
-  use climate_parallel, only: parallel_t, start_parallel, agree, broadcast_bytes, num_threads
+  use climate_parallel, only: parallel_t, start_parallel, agree, broadcast_bytes, most_threads
   use climate_physics, only: step_chunk
   use climate_report, only: report_start, report_end
   use climate_state, only: chunk_t, allocate_chunk, padding_is_intact
@@ -56,7 +56,7 @@ contains
     call share_model(parallel, config, external, context, activation, checksum, errmsg)
     if (allocated(errmsg)) return
 
-    d = decompose(config%num_columns, parallel%size, num_threads(), config%pcols, parallel%rank)
+    d = decompose(config%num_columns, parallel%size, most_threads(), config%pcols, parallel%rank)
     e = make_environment(config%num_levels, config%seed)
     call make_columns(parallel, config, e, d, chunks)
     call report_start(parallel, config, activation, checksum, size(chunks))

@@ -11,7 +11,7 @@ module climate_parallel
   implicit none
   private
   public :: parallel_t, start_parallel, finish_parallel, agree, broadcast_bytes, gather_levels, scatter_levels
-  public :: gather_columns, scatter_columns, total, largest, num_threads
+  public :: gather_columns, scatter_columns, total, num_threads, most_threads
 
   logical :: started_here = .false.   !! else who started MPI ends it; the only variable, set before threads start
 
@@ -201,10 +201,8 @@ contains
     call MPI_Allreduce(values, total, size(values), MPI_INTEGER8, MPI_SUM, MPI_COMM_WORLD)
   end function total
 
-  function largest(value)
-    integer(int64), intent(in) :: value
-    integer(int64) :: largest
-
-    call MPI_Allreduce(value, largest, 1, MPI_INTEGER8, MPI_MAX, MPI_COMM_WORLD)
-  end function largest
+  !> Threads of the rank that has most: ranks may differ, and all have to cut the globe into the same chunks.
+  integer function most_threads()
+    call MPI_Allreduce(num_threads(), most_threads, 1, MPI_INTEGER, MPI_MAX, MPI_COMM_WORLD)
+  end function most_threads
 end module climate_parallel

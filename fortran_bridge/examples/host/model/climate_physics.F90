@@ -8,7 +8,7 @@ module climate_physics
   use aerosol_activation_mapping, only: mode_volume
   use climate_activation, only: activation_t, tally_t, activate
   use climate_clouds, only: condense, rain_fraction, circulate
-  use climate_environment, only: environment_t, background_number, background_volume, saturation, normal_noise
+  use climate_environment, only: environment_t, background_number, background_volume, normal_noise
   use climate_state, only: chunk_t, points_t
   implicit none
   private

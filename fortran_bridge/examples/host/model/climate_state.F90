@@ -123,6 +123,8 @@ module climate_state
     real(r8), allocatable :: radius(:,:)        !! its number-median dry radius, m (pcols, num_modes)
     real(r8), allocatable :: hygro(:,:)         !! hygroscopicity, 1 (pcols, num_modes)
     type(points_t) :: points
+  contains
+    final :: free_chunk
   end type chunk_t
 
 contains
@@ -167,6 +169,14 @@ contains
     chunk%vol_wet => chunk%columns(:, 18:21)
     call allocate_points(chunk%points, pcols*num_levels, nan)
   end subroutine allocate_chunk
+
+  !> Chunks are never copied, so that what one points at is its own.
+  impure elemental subroutine free_chunk(chunk)
+    type(chunk_t), intent(inout) :: chunk
+
+    if (associated(chunk%levels)) deallocate(chunk%levels)
+    if (associated(chunk%columns)) deallocate(chunk%columns)
+  end subroutine free_chunk
 
   subroutine allocate_points(points, ld, nan)
     type(points_t), intent(inout) :: points

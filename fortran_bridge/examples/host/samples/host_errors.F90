@@ -1,6 +1,5 @@
 !> Errors of a scheme against the parcel model, over the points that stand for a sample of their own.
 module host_errors
-  use, intrinsic :: iso_fortran_env, only: int64
   use aerosol_activation_constants, only: r8, num_modes
   use host_samples, only: samples_t
   use host_state, only: chunk_t
