@@ -15,9 +15,17 @@
     }                                                                                                        \
     static void NAME(emu_combine how, const REAL *a, const REAL *b, REAL *to, int64_t n)                     \
     {                                                                                                        \
-        for (int64_t i = 0; i < n; i += LANES) {                                                             \
-            const size_t size = (size_t)(n - i < LANES ? n - i : LANES) * sizeof(REAL);                      \
-            NAME##_lanes p = (NAME##_lanes){0} + (REAL)1, q = p;                                             \
+        NAME##_lanes p, q;                                                                                   \
+        int64_t i = 0;                                                                                       \
+        for (; i + LANES <= n; i += LANES) { /* of a size that is known: one load, one store */              \
+            memcpy(&p, a + i, sizeof p);                                                                     \
+            memcpy(&q, b + i, sizeof q);                                                                     \
+            p = NAME##_of(how, p, q);                                                                        \
+            memcpy(to + i, &p, sizeof p);                                                                    \
+        }                                                                                                    \
+        if (i < n) {                                                                                         \
+            const size_t size = (size_t)(n - i) * sizeof(REAL);                                              \
+            q = p = (NAME##_lanes){0} + (REAL)1;                                                             \
             memcpy(&p, a + i, size);                                                                         \
             memcpy(&q, b + i, size);                                                                         \
             p = NAME##_of(how, p, q);                                                                        \
