@@ -3,6 +3,7 @@
 !! calls of 16 points, median of 200 passes.
 program activation_cost
   use, intrinsic :: iso_fortran_env, only: int64
+  use activation_timing, only: clock_ns, median
   use aerosol_activation_arg, only: activate_modal_arg, activate_number_arg, default_max_updraft
   use aerosol_activation_constants, only: r8, num_modes
   use aerosol_activation_head, only: kelvin_t, activated_fractions
@@ -129,25 +130,4 @@ contains
     per_point = real(clock_ns() - start, r8)/(ncol*num_calls)
     total = total + fn(1, 1, 1) + fm(ncol, num_modes, num_calls)  ! what nobody reads, a compiler may leave out
   end function per_point
-
-  integer(int64) function clock_ns()
-    integer(int64) :: count, rate
-
-    call system_clock(count, rate)
-    clock_ns = nint(real(count, r8)*(1.e9_r8/real(rate, r8)), int64)
-  end function clock_ns
-
-  pure real(r8) function median(values)
-    real(r8), intent(in) :: values(:)
-    integer :: i
-
-    ! the value with as many below as above
-    median = values(1)
-    do i = 1, size(values)
-      if (count(values < values(i)) <= size(values)/2 .and. count(values <= values(i)) > size(values)/2) then
-        median = values(i)
-        return
-      end if
-    end do
-  end function median
 end program activation_cost

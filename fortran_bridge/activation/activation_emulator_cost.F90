@@ -5,6 +5,7 @@
 !! States are drawn within the training ranges of the case study, so that every point is emulated (a line says how many).
 program activation_emulator_cost
   use, intrinsic :: iso_fortran_env, only: error_unit, int64
+  use activation_timing, only: clock_ns, median
   use aerosol_activation_arg, only: activate_modal_arg, default_max_updraft
   use aerosol_activation_constants, only: r8, num_modes, gas_constant_dry_air
   use aerosol_activation_emulator, only: activation_emulator, activation_counters, activate_modal_emulator, &
@@ -155,25 +156,4 @@ contains
     per_point = real(clock_ns() - start, r8)/num_points
     total = total + fn(1, 1) + fm_p(num_modes, num_points)  ! what nobody reads, a compiler may leave out
   end function per_point
-
-  integer(int64) function clock_ns()
-    integer(int64) :: count, rate
-
-    call system_clock(count, rate)
-    clock_ns = nint(real(count, r8)*(1.e9_r8/real(rate, r8)), int64)
-  end function clock_ns
-
-  !> The value with as many below as above.
-  pure real(r8) function median(values)
-    real(r8), intent(in) :: values(:)
-    integer :: i
-
-    median = values(1)
-    do i = 1, size(values)
-      if (count(values < values(i)) <= size(values)/2 .and. count(values <= values(i)) > size(values)/2) then
-        median = values(i)
-        return
-      end if
-    end do
-  end function median
 end program activation_emulator_cost

@@ -9,7 +9,7 @@ module climate_activation
   use aerosol_activation_arg, only: default_max_updraft
   use aerosol_activation_constants, only: r8, num_modes
   use aerosol_activation_emulator, only: activation_emulator, activation_counters, activate_modal_emulator
-  use climate_clock, only: clock_ns
+  use activation_timing, only: clock_ns
   use climate_config, only: config_t
   use climate_external, only: external_activation
   use climate_state, only: points_t, fractions_t

@@ -4,7 +4,7 @@ module climate_model
   use, intrinsic :: iso_fortran_env, only: error_unit, int8, int64
   use aerosol_activation_constants, only: r8
   use climate_activation, only: activation_t, tally_t, connect
-  use climate_clock, only: clock_ns
+  use activation_timing, only: clock_ns
   use climate_config, only: config_t, read_config, text
   use climate_decomposition, only: decomposition_t, decompose
   use climate_environment, only: environment_t, make_environment, describe_columns, set_initial_state

@@ -1,6 +1,7 @@
 !> Calls physics: passes over all chunks, threads over chunks as E3SM has them, each pass timed.
 module host_run
   use, intrinsic :: iso_fortran_env, only: int64
+  use activation_timing, only: clock_ns, median
   use aerosol_activation_constants, only: r8
   use host_config, only: config_t
   use host_physics, only: connection_t, activate_by_arg, activate_by_arg_number_only, activate_by_emulator
@@ -109,34 +110,10 @@ contains
     !$omp end critical (keep_first_error)
   end subroutine emulator_chunk
 
-  integer(int64) function clock_ns()
-    integer(int64) :: count, rate
-
-    call system_clock(count, rate)  ! int64: nanoseconds with gfortran
-    clock_ns = nint(real(count, r8)*(1.e9_r8/real(rate, r8)), int64)
-  end function clock_ns
-
   integer function thread_count()
     !$ use omp_lib, only: omp_get_max_threads
 
     thread_count = 1
     !$ thread_count = omp_get_max_threads()
   end function thread_count
-
-  pure real(r8) function median(values)
-    real(r8), intent(in) :: values(:)
-    real(r8) :: sorted(size(values)), v
-    integer :: i, j
-
-    sorted = values
-    do i = 2, size(sorted)
-      v = sorted(i)
-      do j = i - 1, 1, -1
-        if (sorted(j) <= v) exit
-        sorted(j + 1) = sorted(j)
-      end do
-      sorted(j + 1) = v
-    end do
-    median = 0.5_r8*(sorted((size(sorted) + 1)/2) + sorted(size(sorted)/2 + 1))
-  end function median
 end module host_run
