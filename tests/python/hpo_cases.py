@@ -1,5 +1,6 @@
 """Small samples files and searches that the tests of `hpo` share."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,9 +12,11 @@ import numpy as np
 
 from emulator.records import read_records
 from hpo import search
+from hpo.members import Crew, Member
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--widths", "4,8,16", "--depth", "1:3", "--max-epochs", "8", "--p-subset", "0.25", "--quiet"]
+LONG_LEASE = ["--lease-seconds", "3600"]  # a member is dead only if its process is
 # What may differ between two runs of the same trial.
 PROVENANCE = ("seconds", "worker", "finished")
 
@@ -75,6 +78,26 @@ def start(*arguments, out, cwd=None, **options):
         text=True,
         **options,
     )
+
+
+@contextlib.contextmanager
+def held_back(out, trials):
+    """Trials of step 1 that this process has leased, as one more member of the search, and does not run.
+
+    However slow or quick the other members are, none of them comes to the end of the step within the `with` block;
+    let them be started with LONG_LEASE, lest they take this process for dead when the machine is busy. `trials` are
+    places in the order of the step, where blocks are single trials. Yields a function that gives some back before.
+    """
+
+    def keys(places):
+        return [f"step1-{k}-{k}" for k in places]
+
+    with Member(Path(out), devices=[]) as member, contextlib.ExitStack() as ends:
+        member.update(state="step 1")
+        leases = Crew.of(Path(out), member).leases
+        ends.callback(leases.close)
+        assert all([leases.take(key) for key in keys(trials)])
+        yield lambda places: [leases.release(key) for key in keys(places)]
 
 
 def raw_records(out, step):

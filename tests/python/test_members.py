@@ -1,4 +1,8 @@
-"""Several members on one study: whoever comes, goes, dies or sleeps, the result is that of one member alone."""
+"""Several members on one study: whoever comes, goes, dies or sleeps, the result is that of one member alone.
+
+No test may depend on which process is quicker: `held_back` keeps a search from its end until all have come that are
+wanted.
+"""
 
 import contextlib
 import json
@@ -9,11 +13,20 @@ import time
 import pytest
 
 from emulator.records import read_folder
-from hpo.members import read_members
-from tests.python.hpo_cases import PROVENANCE, raw_records, run, start, write_config, write_samples
+from hpo.members import Crew, Member, read_members
+from tests.python.hpo_cases import (
+    LONG_LEASE,
+    PROVENANCE,
+    held_back,
+    raw_records,
+    run,
+    start,
+    write_config,
+    write_samples,
+)
 
 NUM_TRIALS = 24
-FEW = ["--trials", 4, "--top", 1]
+LATER_HALF = range(NUM_TRIALS // 2, NUM_TRIALS)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +59,8 @@ def members(config):
     started = []
 
     def begin(out, *options, workers=1):
-        started.append(start("--config", config, "--workers", workers, "--gpus-per-trial", 1, *options, out=out))
+        options = ("--config", config, "--workers", workers, "--gpus-per-trial", 1, *LONG_LEASE, *options)
+        started.append(start(*options, out=out))
         return started[-1]
 
     yield begin
@@ -61,7 +75,7 @@ def counted(out, step):
     return [{k: v for k, v in r.items() if k not in PROVENANCE} for r in read_folder(out / f"step{step}")]
 
 
-def wait_for(condition, seconds=90.0):
+def wait_for(condition, seconds=300.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "nothing happens"
@@ -78,6 +92,17 @@ def of(process, out):
     return next((m for m in read_members(out) if m["pid"] == process.pid), None)
 
 
+def at_work(processes, out):
+    """Whether all these members have come so far that they run trials."""
+    return all((of(p, out) or {"state": ""})["state"].startswith("step") for p in processes)
+
+
+def has_done(process, out):
+    """Whether a trial of step 1 was run by this member."""
+    workers = {r["worker"].rpartition("-")[0] for r in raw_records(out, 1)}
+    return of(process, out)["name"] in workers
+
+
 def leader(out):
     return next((m for m in read_members(out) if m["leader"] and m["state"] != "left"), None)
 
@@ -90,17 +115,21 @@ def ends_well(process):
 
 def test_one_killed_and_one_that_comes_late_change_nothing(folder, members, alone):
     out = folder / "three"
-    first, killed = members(out), members(out)
-    wait_for(lambda: num_records(out) >= 5)
-    wait_for(lambda: (of(killed, out) or {}).get("done"))
-    killed.kill()
-    late = members(out)
+    with held_back(out, LATER_HALF) as give_back:
+        two = [members(out) for _ in range(2)]
+        wait_for(lambda: at_work(two, out) and num_records(out) >= NUM_TRIALS // 2)
+        killed, first = sorted(two, key=lambda p: not has_done(p, out))
+        give_back(LATER_HALF[:-1])
+        wait_for(lambda: num_records(out) > NUM_TRIALS // 2)
+        killed.kill()
+        late = members(out)
+        wait_for(lambda: at_work([late], out))
     texts = [ends_well(p) for p in (first, late)]
     for step in (1, 2):
         assert counted(out, step) == counted(alone, step)
         trials = [r["trial"] for r in raw_records(out, step)]
         assert len(set(trials)) == len(trials), "on one host a death is seen, and nothing runs twice"
-    names = {m["name"] for m in read_members(out)}
+    names = {m["name"] for m in read_members(out) if m["pid"] != os.getpid()}
     workers = {r["worker"].rpartition("-")[0] for step in (1, 2) for r in raw_records(out, step)}
     assert len(names) == 3 and workers <= names and len(workers) >= 2
     assert sorted("best of 5 retrained networks" in t for t in texts) == [False, True], "one of them speaks for all"
@@ -108,13 +137,13 @@ def test_one_killed_and_one_that_comes_late_change_nothing(folder, members, alon
 
 def test_a_leader_that_dies_is_replaced(folder, members, alone):
     out = folder / "leader"
-    processes = [members(out) for _ in range(2)]
-    wait_for(lambda: num_records(out) >= 3)
-    led = wait_for(lambda: leader(out))
-    dead = next(p for p in processes if p.pid == led["pid"])
-    other = next(p for p in processes if p is not dead)
-    wait_for(lambda: (of(other, out) or {}).get("state", "starting").startswith("step"))
-    dead.kill()
+    with held_back(out, LATER_HALF):
+        processes = [members(out) for _ in range(2)]
+        wait_for(lambda: at_work(processes, out) and num_records(out) >= 3)
+        led = leader(out)
+        dead = next(p for p in processes if p.pid == led["pid"])
+        other = next(p for p in processes if p is not dead)
+        dead.kill()
     assert "best of 5 retrained networks" in ends_well(other)
     for step in (1, 2):
         assert counted(out, step) == counted(alone, step)
@@ -127,9 +156,12 @@ def test_a_leader_that_dies_is_replaced(folder, members, alone):
 
 def test_a_member_that_sleeps_is_replaced_and_does_no_harm_when_it_wakes(folder, members, alone):
     out = folder / "zombie"
-    zombie, other = members(out, "--lease-seconds", 1.5), members(out, "--lease-seconds", 1.5)
-    wait_for(lambda: (of(zombie, out) or {}).get("done") and (of(other, out) or {}).get("done"))
-    os.killpg(zombie.pid, signal.SIGSTOP)
+    with held_back(out, LATER_HALF):
+        zombie = members(out)
+        wait_for(lambda: num_records(out) >= 3)
+        os.killpg(zombie.pid, signal.SIGSTOP)
+        wait_for(lambda: is_stopped(zombie.pid))
+    other = members(out, "--lease-seconds", 1.5)
     ends_well(other)
     before = [counted(out, step) for step in (1, 2)]
     assert before == [counted(alone, step) for step in (1, 2)]
@@ -147,20 +179,30 @@ def test_what_the_leader_cannot_prepare_it_tells_the_others(folder, members):
 
     with netCDF4.Dataset(bad, "a") as file:
         file["sst"][:] = 1.0
-    processes = [members(out, "--data", bad) for _ in range(2)]
-    for process in processes:
-        _, error = process.communicate(timeout=60)
-        assert process.returncode == 2 and "column 'sst' is constant" in error and "Traceback" not in error
+    first, told = members(out, "--data", bad), folder / "told"
+    with Member(told, devices=[]) as lead:
+        crew = Crew.of(told, lead)
+        assert crew.leases.take("leader")
+        lead.update(state="preparing", leader=True)
+        other = members(told, "--data", bad)
+        _, error = first.communicate(timeout=120)
+        assert first.returncode == 2 and "column 'sst' is constant" in error and "Traceback" not in error
+        (member,) = read_members(out)
+        lead.update(not_prepared=member["not_prepared"])
+        _, error = other.communicate(timeout=120)
+        assert other.returncode == 2 and f"member {lead.name} could not prepare the samples" in error
+        assert "column 'sst' is constant" in error and "Traceback" not in error
 
 
 def test_a_member_with_other_settings_is_refused_and_the_search_goes_on(folder, members, alone):
     out = folder / "settings"
-    first = members(out)
-    wait_for(lambda: num_records(out) >= 1)
-    for change, what in ((["--trials", 30], "search.trials: was 24, now 30"), (["--p-subset", 0.5], "search.p_subset")):
-        refused = members(out, *change)
-        _, error = refused.communicate(timeout=60)
-        assert refused.returncode == 2 and what in error and "Traceback" not in error
+    changes = [(["--trials", 30], "search.trials: was 24, now 30"), (["--p-subset", 0.5], "search.p_subset")]
+    with held_back(out, LATER_HALF):
+        first = members(out)
+        wait_for(lambda: num_records(out) >= 1)
+        for refused, what in [(members(out, *change), what) for change, what in changes]:
+            _, error = refused.communicate(timeout=120)
+            assert refused.returncode == 2 and what in error and "Traceback" not in error
     ends_well(first)
     for step in (1, 2):
         assert counted(out, step) == counted(alone, step)
@@ -169,18 +211,24 @@ def test_a_member_with_other_settings_is_refused_and_the_search_goes_on(folder, 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGUSR2, 75), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_member_with_its_status_and_its_trials_go_to_others(folder, members, alone, number, status):
     out = folder / f"signal-{number}"
-    stopped = members(out, workers=2)
-    wait_for(lambda: num_records(out) >= 3)
-    os.killpg(stopped.pid, number)  # as SLURM and terminals do: the member and all its processes
-    _, error = stopped.communicate(timeout=30)
+    with held_back(out, LATER_HALF):
+        stopped = members(out, workers=2)
+        wait_for(lambda: num_records(out) >= 3)
+        os.killpg(stopped.pid, number)  # as SLURM and terminals do: the member and all its processes
+        _, error = stopped.communicate(timeout=120)
     assert stopped.returncode == status, error
     assert f"Go on with: python -m hpo.search --out {out}" in error and "Traceback" not in error
-    assert read_members(out)[0]["state"] == "left" and num_records(out) < NUM_TRIALS
+    assert of(stopped, out)["state"] == "left" and num_records(out) < NUM_TRIALS
     assert not list(out.glob("**/.*")), "something half-written was left"
     if number == signal.SIGUSR2:
         run("--quiet", "--workers", 2, out=out)
         for step in (1, 2):
             assert counted(out, step) == counted(alone, step)
+
+
+def is_stopped(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[0] == "T"
 
 
 def catches(pid, number):
@@ -189,10 +237,12 @@ def catches(pid, number):
 
 
 def test_a_signal_while_pytorch_is_imported_has_its_status_too(folder, members):
-    process = members(folder / "early")
-    wait_for(lambda: catches(process.pid, signal.SIGUSR2))
-    process.send_signal(signal.SIGUSR2)
-    process.communicate(timeout=30)
+    out = folder / "early"
+    with held_back(out, LATER_HALF):
+        process = members(out)
+        wait_for(lambda: catches(process.pid, signal.SIGUSR2))
+        process.send_signal(signal.SIGUSR2)
+        process.communicate(timeout=120)
     assert process.returncode == 75
 
 
