@@ -11,6 +11,7 @@
 module aerosol_activation_arg
   use aerosol_activation_constants, only: r8, num_modes, pi, gravity, gas_constant, molar_mass_water, &
     gas_constant_dry_air, gas_constant_vapour, heat_capacity_dry_air, latent_heat, density_water, ln_sigma_g, exp45_mode
+  use aerosol_activation_nan, only: quiet_nan
   use aerosol_activation_saturation, only: saturation_humidity
   implicit none
   private
@@ -209,11 +210,4 @@ contains
       end if
     end do
   end function inverse_square_supersaturation
-
-  pure function quiet_nan() result(nan)
-    use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
-    real(r8) :: nan
-
-    nan = ieee_value(nan, ieee_quiet_nan)
-  end function quiet_nan
 end module aerosol_activation_arg

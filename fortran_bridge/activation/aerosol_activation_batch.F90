@@ -2,7 +2,6 @@
 !! aerosol_activation_emulator, whose head says what is kept of the original, what happens outside of the training range,
 !! and what is promised.
 module aerosol_activation_batch
-  use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
   use, intrinsic :: iso_fortran_env, only: int8
   use aerosol_activation_connection, only: connection_t, connect_model, max_outputs, rh_at => rh
   use aerosol_activation_constants, only: r8, num_modes
@@ -10,6 +9,7 @@ module aerosol_activation_batch
   use aerosol_activation_evaluation, only: settings_t, evaluate, num_state, num_results, num_work, w_at => w, &
     tair_at => tair, rhoair_at => rhoair, rh_in => rh, na_at => na, volume_at => volume, hygro_at => hygro, fn_at => fn, &
     fm_at => fm, fn_difference_at => fn_difference, fm_difference_at => fm_difference
+  use aerosol_activation_nan, only: is_nan, quiet_nan
   use libemulator, only: emulator_model
   implicit none
   private
@@ -270,8 +270,9 @@ contains
       last = min(first + block - 1, ncol)
       num_points = 0
       do i = first, last
-        if (.not. is_active .or. w(i) <= 0._r8) cycle
-        if (asks_first_mode .and. na(i, 1) < negligible_number) cycle
+        if (.not. is_active) cycle
+        if (w(i) <= 0._r8 .and. .not. is_nan(w(i))) cycle
+        if (asks_first_mode .and. na(i, 1) < negligible_number .and. .not. is_nan(na(i, 1))) cycle
         num_points = num_points + 1
         points(num_points) = i
       end do
@@ -357,7 +358,7 @@ contains
       real(r8) :: nan
       integer :: to
 
-      nan = ieee_value(nan, ieee_quiet_nan)
+      nan = quiet_nan()
       to = min(ncol, ld)
       fn(from:to, :) = nan
       fm(from:to, :) = nan

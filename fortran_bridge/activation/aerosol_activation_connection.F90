@@ -2,10 +2,10 @@
 !! the names and units in the model file. Inputs and outputs may stand in any order, and a model may take fewer inputs
 !! than a host can make.
 module aerosol_activation_connection
-  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
   use aerosol_activation_constants, only: r8, num_modes
   use aerosol_activation_head, only: kelvin_t, read_kelvin
   use aerosol_activation_mapping, only: num_known_inputs, known_input_names, known_input_units
+  use aerosol_activation_nan, only: is_nan
   use libemulator, only: emulator_model
   implicit none
   private
@@ -122,11 +122,11 @@ contains
 
     do j = 1, num_known_inputs
       if (connection%input(j) == 0) cycle
-      if (.not. ieee_is_nan(model%input_min(connection%input(j)))) then  ! every known input is a positive quantity
+      if (.not. is_nan(model%input_min(connection%input(j)))) then  ! every known input is a positive quantity
         connection%lowest(j) = model%input_min(connection%input(j))
         connection%low(j) = connection%lowest(j)*(1._r8 - margin)
       end if
-      if (.not. ieee_is_nan(model%input_max(connection%input(j)))) then
+      if (.not. is_nan(model%input_max(connection%input(j)))) then
         connection%highest(j) = model%input_max(connection%input(j))
         connection%high(j) = connection%highest(j)*(1._r8 + margin)
       end if

@@ -41,7 +41,6 @@
 !! neighbours', nor on which of the routines was called. Nothing raises an exception that hosts trap (invalid, division by
 !! zero, overflow) for what an atmosphere may hold (60 to 1500 K, air of some density), however far outside of the range.
 module aerosol_activation_emulator
-  use, intrinsic :: ieee_arithmetic, only: ieee_value, ieee_quiet_nan
   use aerosol_activation_arg, only: activate_modal_arg, default_max_updraft
   use aerosol_activation_batch, only: activation_emulator, negligible_number, err_argument, no_such_modes
   use aerosol_activation_connection, only: max_outputs
@@ -50,6 +49,7 @@ module aerosol_activation_emulator
   use aerosol_activation_evaluation, only: evaluate, num_state, num_results, num_work, w_at => w, tair_at => tair, &
     rhoair_at => rhoair, rh_in => rh, na_at => na, volume_at => volume, hygro_at => hygro, fn_at => fn, fm_at => fm, &
     fn_difference_at => fn_difference, fm_difference_at => fm_difference
+  use aerosol_activation_nan, only: is_nan, quiet_nan
   use aerosol_activation_saturation, only: relative_humidity
   implicit none
   private
@@ -253,8 +253,9 @@ contains
     logical, intent(in) :: needs_first_mode
     real(r8), intent(in), optional :: smax_prescribed
 
-    returns_early = w <= 0._r8
-    if (needs_first_mode) returns_early = returns_early .or. first_number < negligible_number
+    returns_early = w <= 0._r8 .and. .not. is_nan(w)
+    if (needs_first_mode) &
+      returns_early = returns_early .or. (first_number < negligible_number .and. .not. is_nan(first_number))
     if (present(smax_prescribed)) returns_early = returns_early .or. smax_prescribed <= 0._r8
   end function returns_early
 
@@ -264,7 +265,7 @@ contains
     type(activation_counters), intent(inout), optional :: counters
     real(r8), intent(out), optional :: fn_difference(:), fm_difference(:)
 
-    flux_fullact = ieee_value(flux_fullact, ieee_quiet_nan)
+    flux_fullact = quiet_nan()
     fn = flux_fullact
     fm = flux_fullact
     fluxn = flux_fullact

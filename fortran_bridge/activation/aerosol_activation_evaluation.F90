@@ -3,7 +3,6 @@
 !!
 !! Work space is the caller's, so that nothing is allocated: gfortran puts automatic arrays on the heap.
 module aerosol_activation_evaluation
-  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
   use aerosol_activation_arg, only: activate_modal_arg
   use aerosol_activation_connection, only: connection_t, tair_at => tair, rh_at => rh, number_at => number, &
     radius_at => radius, kappa_at => kappa
@@ -12,6 +11,7 @@ module aerosol_activation_evaluation
   use aerosol_activation_head, only: activated_fractions
   use aerosol_activation_mapping, only: emulator_inputs, emulator_inputs_of_point, num_known_inputs
   use aerosol_activation_mass, only: mass_from_number
+  use aerosol_activation_nan, only: is_nan
   use libemulator, only: emulator_model
   implicit none
   private
@@ -193,6 +193,7 @@ contains
     do m = 1, num_modes
       do i = 1, n
         if (na(i, m) > absent_mode .and. volume(i, m) > absent_mode) cycle
+        if (is_nan(na(i, m)) .or. is_nan(volume(i, m))) cycle  ! not absent: NaN stays, is found below and counted
         known(i, number_at + m) = 0._r8
         known(i, radius_at + m) = max(c%lowest(radius_at + m), 0._r8)
         known(i, kappa_at + m) = max(c%lowest(kappa_at + m), 0._r8)
@@ -210,17 +211,19 @@ contains
         do i = 1, n
           is_outside(i) = is_outside(i) .or. .not. (known(i, j) >= c%least(j) .and. known(i, j) <= c%largest(j))
         end do
+        total = total + known(:, j)
         if (c%input(j) == 0) cycle
         do i = 1, n
           x(i, c%input(j)) = min(max(known(i, j), c%lowest(j)), c%highest(j))
         end do
       end do
+      is_outside = is_outside .or. is_nan(total)  ! any input was: comparisons do not tell under fast math
     end if
     if (present(counters)) then
       do j = 1, num_known_inputs
         counters%low(j) = counters%low(j) + count(known(:, j) < c%low(j))
         counters%high(j) = counters%high(j) + count(known(:, j) > c%high(j))
-        counters%nan(j) = counters%nan(j) + count(ieee_is_nan(known(:, j)))
+        counters%nan(j) = counters%nan(j) + count(is_nan(known(:, j)))
       end do
     end if
     do i = 1, n
@@ -234,9 +237,11 @@ contains
     real(r8), intent(in) :: known(num_known_inputs)
     real(r8), intent(inout) :: x(c%num_inputs)
     logical, intent(inout) :: is_outside(1)
+    real(r8) :: half(num_known_inputs/2)
     integer :: j
 
-    is_outside = is_outside .or. .not. all(known >= c%least .and. known <= c%largest)
+    half = known(:num_known_inputs/2) + known(num_known_inputs/2 + 1:)
+    is_outside = is_outside .or. is_nan(sum(half)) .or. .not. all(known >= c%least .and. known <= c%largest)
     do j = 1, num_known_inputs
       if (c%input(j) > 0) x(c%input(j)) = min(max(known(j), c%lowest(j)), c%highest(j))
     end do

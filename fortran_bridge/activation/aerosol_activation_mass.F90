@@ -13,8 +13,8 @@
 !! Thread-safe: no module variables, no saved locals, no I/O, no stop. A point's bits do not depend on its neighbours', and
 !! no number raises an exception that hosts trap (invalid, division by zero, overflow).
 module aerosol_activation_mass
-  use, intrinsic :: ieee_arithmetic, only: ieee_is_nan
   use aerosol_activation_constants, only: r8, num_modes, ln_sigma_g
+  use aerosol_activation_nan, only: is_nan
   implicit none
   private
   public :: mass_from_number
@@ -56,7 +56,7 @@ contains
     ! Loops over modes that are not unrolled, so that gfortran takes log and erfc from libmvec, two modes at a time.
     !GCC$ unroll 1
     do m = 1, num_modes
-      f(m) = merge(0.5_r8, fn(m), ieee_is_nan(fn(m)))  ! comparing a NaN would trap
+      f(m) = merge(0.5_r8, fn(m), is_nan(fn(m)))  ! comparing a NaN would trap
       p(m) = min(max(min(f(m), 1._r8 - f(m)), negligible), 0.5_r8)
       r(m) = sqrt(-log(p(m)))
     end do
@@ -80,7 +80,7 @@ contains
       fm(m) = 0.5_r8*erfc(z(m) - mass_shift(m))
     end do
     do m = 1, num_modes
-      if (ieee_is_nan(fn(m))) then
+      if (is_nan(fn(m))) then
         fm(m) = fn(m)
       else if (fn(m) >= 1._r8) then
         fm(m) = 1._r8

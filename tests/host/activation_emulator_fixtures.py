@@ -1,6 +1,9 @@
 """The drop-in through ctypes, models for it to evaluate, and host states."""
 
 import ctypes
+import re
+import shutil
+import subprocess
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +18,9 @@ from emulator.export import write_onnx
 from emulator.mlp import MLPSpec, build_mlp
 from emulator.normalise import Normaliser
 from emulator.variables import columns_of
+from tests.host.host_fixtures import REPOSITORY
 
+FLANGS = ("flang-new-19", "flang-new-20", "flang-new", "flang")  # before 19 it cannot compile polymorphic procedures
 GAS_CONSTANT_DRY_AIR = 6.02214e26 * 1.38065e-23 / 28.966  # as E3SM has it
 SIGMA = np.array([1.8, 1.6, 1.8, 1.6])
 UNITS = {"tair": "K", "pressure": "hPa", "rh": "1", "wbar": "cm s-1", "num_aer": "cm-3", "r_aer": "um", "kappa": "1"}
@@ -137,6 +142,31 @@ def _result(arrays, stat, message, counts):
     return Result(
         *arrays, stat.value, message.value.decode(), dict(zip(COUNTERS, counts[:7].tolist(), strict=True)), *tables
     )
+
+
+def compile_sources(folder, library, compiler, *flags):
+    """The drop-in as a host compiles it that takes the sources into its own build: with its compiler and flags. Path of
+    the shared library in `folder`; `library`: the libemulator.so to link."""
+    bridge = REPOSITORY / "fortran_bridge"
+    ours = re.findall(r"aerosol_activation_\w+\.F90", (bridge / "activation" / "CMakeLists.txt").read_text())
+    sources = [bridge / "fortran" / f"{name}.F90" for name in ("libemulator_c", "libemulator_guard", "libemulator")]
+    sources += [bridge / "activation" / name for name in ours]
+    sources.append(REPOSITORY / "tests" / "host" / "activation_emulator_c" / "activation_emulator_c.F90")
+    modules = "-module-dir" if "flang" in compiler else "-J"
+    link = [f"-L{library.parent}", "-lemulator", f"-Wl,-rpath,{library.parent}"]
+    for command in (
+        ["cc", "-fPIC", "-I", bridge / "include", "-c", *(bridge / "fortran").glob("*.c")],
+        [compiler, *flags, "-fPIC", "-shared", modules, ".", *sources, "fortran_handle.o", "fortran_infer.o", *link,
+         "-o", "libactivation_emulator_c.so"],
+    ):  # fmt: skip
+        done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "libactivation_emulator_c.so"
+
+
+def flang():
+    """The first LLVM Fortran compiler that can compile the library's module; None if there is none."""
+    return next((name for name in FLANGS if shutil.which(name)), None)
 
 
 class DropIn:

@@ -13,7 +13,7 @@ from emulator.activation import arg
 from emulator.libemulator import LibEmulator
 from tests.host import activation_emulator_fixtures as fixtures
 from tests.host.activation_emulator_fixtures import DropIn, host_states, training_inputs
-from tests.host.host_fixtures import REPOSITORY, write_model
+from tests.host.host_fixtures import COLUMNS, REPOSITORY, make_samples, write_model
 from tests.host.test_activation_host import missing_tools
 
 pytestmark = pytest.mark.skipif(missing_tools() is not None, reason=str(missing_tools()))
@@ -30,18 +30,36 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module", params=["Release", "Debug"])
-def dropin(request, models):
-    """The library, built as the hosts are; Debug checks bounds and starts every real from signalling NaN."""
-    build = REPOSITORY / "build" / f"host-{request.param.lower()}"
-    options = [f"-DCMAKE_BUILD_TYPE={request.param}", "-DLIBEMULATOR_EXAMPLES=ON", "-DLIBEMULATOR_TESTS=OFF"]
+def built(build_type):
+    """Path of the library, built as the hosts are; Debug checks bounds and starts every real from signalling NaN."""
+    build = REPOSITORY / "build" / f"host-{build_type.lower()}"
+    options = [f"-DCMAKE_BUILD_TYPE={build_type}", "-DLIBEMULATOR_EXAMPLES=ON", "-DLIBEMULATOR_TESTS=OFF"]
     for command in (
         ["cmake", "-S", str(REPOSITORY), "-B", str(build), *options],
         ["cmake", "--build", str(build), "--target", "activation_emulator_c", "--parallel", "2"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    library = DropIn(next(build.rglob("libactivation_emulator_c.so")))
+    return next(build.rglob("libactivation_emulator_c.so"))
+
+
+def engine():
+    """libemulator.so, to be linked by other compilers."""
+    built("Release")
+    return next((REPOSITORY / "build" / "host-release").rglob("libemulator.so"))
+
+
+@pytest.fixture(scope="module", params=["Release", "Debug", "flang"])
+def dropin(request, models, tmp_path_factory):
+    if request.param == "flang":
+        if fixtures.flang() is None:
+            pytest.skip("needs flang 19 or later; Debian: apt install flang-19")
+        folder = tmp_path_factory.mktemp("flang")
+        return connected(DropIn(fixtures.compile_sources(folder, engine(), fixtures.flang(), "-O2")), models)
+    return connected(DropIn(built(request.param)), models)
+
+
+def connected(library, models):
     for handle, name, settings in (
         (DIRECT, "direct", {}),
         (TIED, "ln_smax", {}),
@@ -352,15 +370,32 @@ def test_rh_is_cut_to_the_training_range_and_saturated_where_it_is_not_given(dro
 
 
 def test_nan_goes_through_arg_and_is_counted(dropin):
-    states = host_states(training_inputs(4, seed=19))
-    states.tair[1] = states.hygro[2, 1] = np.nan
+    check_nan(dropin)
+
+
+def check_nan(dropin):
+    states = host_states(training_inputs(7, seed=19))
+    states.tair[1] = states.hygro[2, 1] = states.na[4, 2] = states.volume[5, 3] = states.w[6] = np.nan
     by_arg = dropin.batched(FRESH, states)
     for handle in (DIRECT, CLAMPED):
         found = dropin.batched(handle, states)
-        assert np.array_equal(found.fn[1:3], by_arg.fn[1:3], equal_nan=True)
-        assert np.isfinite(found.fn[[0, 3]]).all()
-        assert (found.nan["tair"], found.nan["kappa_2"], found.counts["fallbacks"]) == (1, 1, 2)
-        assert found.nan["pressure"] == 1  # formed with tair
+        for points in (found, dropin.points(handle, states)):
+            assert np.array_equal(points.fn[[1, 2, 4, 5, 6]], by_arg.fn[[1, 2, 4, 5, 6]], equal_nan=True)
+            assert np.isfinite(points.fn[[0, 3]]).all()
+            assert (points.counts["emulated"], points.counts["fallbacks"]) == (2, 5)
+            assert {name for name, count in points.nan.items() if count} == {
+                "tair", "pressure", "kappa_2", "num_aer_3", "r_aer_3", "r_aer_4", "wbar",
+            }  # fmt: skip
+
+
+def test_fast_math_of_a_host_that_compiles_the_sources_hides_no_nan(models, tmp_path):
+    """Such flags turn ieee_is_nan and x /= x into .false., and a model without training ranges names them as NaN."""
+    compiler = os.environ.get("FC", "gfortran")
+    dropin = connected(DropIn(fixtures.compile_sources(tmp_path, engine(), compiler, "-Ofast")), models)
+    check_nan(dropin)
+    write_model(tmp_path / "no_ranges.onnx", make_samples(100))
+    assert dropin.connect(SPARE, tmp_path / "no_ranges.onnx") == (0, "")
+    assert dropin.batched(SPARE, host_states(np.full((3, 16), 5.0))).counts["emulated"] == 3
 
 
 def test_no_number_that_a_host_may_give_raises_what_hosts_trap(dropin):
@@ -452,8 +487,6 @@ def test_inputs_in_another_order_are_the_same_function(dropin, tmp_path):
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_reason(dropin, models, tmp_path):
-    from tests.host.host_fixtures import COLUMNS, make_samples
-
     samples = make_samples(50)
 
     def refusal(columns=COLUMNS, **settings):
@@ -514,7 +547,7 @@ def test_no_symbol_of_the_module_writes_output_or_stops(dropin):
     tool = shutil.which(os.environ.get("NM", "nm"))
     if tool is None:
         pytest.skip("needs nm; Debian: apt install binutils")
-    archive = next((REPOSITORY / "build").glob("host-*/**/libaerosol_activation_emulator.a"))
+    archive = next((REPOSITORY / "build").glob("host-*/**/libaerosol_activation_emulator.a"))  # gfortran's
     symbols = subprocess.run([tool, "-u", str(archive)], capture_output=True, text=True, check=True).stdout
     assert "_gfortran_error_stop" not in symbols
     assert "_gfortran_stop" not in symbols
