@@ -59,6 +59,8 @@ class SampleFile:
             raise FileNotFoundError(f"samples file {self.path}: no such file")
         self.inputs = tuple(inputs) if inputs is not None else DEFAULT_INPUTS
         self.outputs = tuple(outputs) if outputs is not None else DEFAULT_OUTPUTS
+        self._unnamed = {"inputs"} if inputs is None else set()
+        self._unnamed |= {"outputs"} if outputs is None else set()
         _check_name_lists(self.inputs, self.outputs)
         units = dict(units or {})
         unused = sorted(set(units) - set(self.inputs) - set(self.outputs))
@@ -84,12 +86,15 @@ class SampleFile:
         if name in file.variables:
             return file.variables[name]
         have = sorted(file.variables)
+        listed = f"{self.path}: no variable {name!r} (it has {', '.join(have) or 'none'})"
+        if ("inputs" if name in self.inputs else "outputs") in self._unnamed:
+            raise ValueError(
+                f"{listed}, which the case study's samples have and which is wanted since inputs and outputs were not "
+                "named; name them in the [data] table of the config: inputs = ['...'], outputs = ['...']"
+            )
         near = difflib.get_close_matches(name, have, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"{self.path}: no variable {name!r} (it has {', '.join(have) or 'none'}){hint} "
-            "Name inputs and outputs in the [data] table of the config"
-        )
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(f"{listed}; {hint}correct inputs or outputs in the [data] table of the config")
 
     def _sample_dimension(self, file: netCDF4.Dataset) -> str:
         first = {}
@@ -172,10 +177,9 @@ class SampleFile:
             raise ValueError("rows must be a strictly increasing one-dimensional array")
         if rows.size and (rows[0] < 0 or rows[-1] >= self.num_samples):
             raise ValueError(f"rows reach from {rows[0]} to {rows[-1]}; {self.path} has 0..{self.num_samples - 1}")
-        with self._open() as file:
-            x_NI = self._read_columns(file, self.inputs, rows)
-            y_NO = self._read_columns(file, self.outputs, rows)
-        return x_NI, y_NO
+        both_NC = self.read_variables(self.inputs + self.outputs, rows)
+        x_NI, y_NO = np.split(both_NC, [len(self.input_columns)], axis=1)
+        return np.ascontiguousarray(x_NI), np.ascontiguousarray(y_NO)
 
     def read_variables(self, names: Sequence[str], rows: np.ndarray) -> np.ndarray:
         """Further variables of one dimension, as `read` reads inputs: (N, V) float64."""
@@ -211,6 +215,7 @@ class SampleFile:
 
     def _read_columns(self, file: netCDF4.Dataset, variables: Sequence[str], rows: np.ndarray) -> np.ndarray:
         blocks = []
+        missing: dict[str, np.ndarray] = {}
         for name in variables:
             variable = file.variables[name]
             block = np.empty((rows.size, *variable.shape[1:]))
@@ -221,11 +226,15 @@ class SampleFile:
                 block[start:stop] = slab[part - part[0]]
             bad = ~np.isfinite(block).reshape(rows.size, -1).all(axis=1)
             if bad.any():
-                raise ValueError(
-                    f"{self.path}: variable {name!r} is missing, NaN or infinite in {bad.sum()} of {rows.size} "
-                    f"samples read (first at row {rows[np.argmax(bad)]}); remove those samples"
-                )
+                missing[name] = bad
             blocks.append(block.reshape(rows.size, -1))
+        if missing:
+            each = (f"{n!r} in {bad.sum():,} (first at row {rows[np.argmax(bad)]})" for n, bad in missing.items())
+            raise ValueError(
+                f"{self.path}: values are missing, NaN or infinite; of {rows.size:,} samples read, {', '.join(each)}. "
+                "Other rows may have some too: leave all such samples out of the file, for instance with xarray's "
+                f"dataset.dropna({self.sample_dimension!r})"
+            )
         return np.concatenate(blocks, axis=1)
 
 

@@ -143,8 +143,10 @@ def _number(value: float) -> str:
     """At most seven characters."""
     if not math.isfinite(value):
         return f"{value:g}"
+    if abs(value) >= 9999.5 and abs(value) < 99999:
+        return f"{value:.0f}"
     if value == 0.0 or 0.001 <= abs(value) < 99999:
-        return f"{value:.4g}" if len(f"{value:.4g}") <= 7 else f"{value:.3g}"
+        return next(text for text in (f"{value:.{digits}g}" for digits in (4, 3, 2)) if len(text) <= 7)
     text = f"{value:.1e}"
     mantissa, _, exponent = text.partition("e")
     return f"{mantissa}e{int(exponent)}"

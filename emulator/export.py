@@ -221,6 +221,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace, console: Console) -> None:
     formats = _formats(args.format)
+    out = args.out or args.study / "model.onnx"
+    if out.suffix and out.suffix not in FORMATS.values():
+        raise ValueError(f"--out {out}: expected a name that ends in {' or '.join(FORMATS.values())}")
     if args.batch < 1:
         raise ValueError(f"--batch {args.batch}: expected 1 or more")
     networks = retrained_networks(args.study)
@@ -265,7 +268,6 @@ def _run(args: argparse.Namespace, console: Console) -> None:
         picks = picks_under_retraining(candidates, known, lambda some: choose(some).candidate)
         export_text.print_stability(console, picks, known)
     bundle = replace(load_bundle(choice.candidate.model), constraints=constraints)
-    out = args.out or args.study / "model.onnx"
     targets = {f: out.with_suffix(FORMATS[f]) for f in formats}
     rng = np.random.default_rng()  # fresh samples each time, on purpose
     fresh = training_range_samples(bundle, _NUM_VERIFY_SAMPLES, rng)

@@ -91,9 +91,12 @@ def print_verification(
 
 def print_holdout(console: Console, output_columns: Sequence[Column], scores: Mapping[str, Scores]) -> None:
     some = next(iter(scores.values()))
-    table = Table(title=f"hold-out error, {some.num_samples:,} samples: MSE (R²)", title_justify="left")
+    title = f"hold-out error, {some.num_samples:,} samples: MSE (R²), in the outputs' units squared"
+    table = Table(title=title, title_justify="left")
     table.add_column("")
-    table.add_column("all outputs", justify="right")
+    one_unit = len({c.units for c in output_columns}) == 1  # squares of kelvins and watts have no mean
+    if one_unit:
+        table.add_column("all outputs", justify="right")
     for column in output_columns:
         table.add_column(column.name, justify="right")
     for name, s in scores.items():
@@ -101,7 +104,7 @@ def print_holdout(console: Console, output_columns: Sequence[Column], scores: Ma
             f"{mse:.2e} ({'-' if r2 is None else f'{r2:.4f}'})"
             for mse, r2 in zip(s.mse_per_output, s.r2_per_output, strict=True)
         ]
-        table.add_row(name, f"{s.mse:.3e}", *each)
+        table.add_row(name, *([f"{s.mse:.3e}"] if one_unit else []), *each)
     console.print(table)
     if any(r2 is None for r2 in some.r2_per_output):
         console.print("(-: the output hardly varies, so R² has no meaning)")

@@ -154,7 +154,10 @@ def _open_onnx(path: Path, content: bytes, backend: str) -> tuple[str, dict[str,
     try:
         read = onnx.ModelProto.FromString(content)
     except Exception as error:  # protobuf's own kinds
-        raise ValueError(f"{path}: not an ONNX file, nor one of PyTorch ({error})") from None
+        raise ValueError(
+            f"{path}: not an ONNX file, nor one of PyTorch, or cut off or damaged ({error}); export it again, or "
+            "compare checksums if it was copied"
+        ) from None
     if not read.graph.node:
         raise ValueError(f"{path}: not an ONNX file (it has no graph), nor one of PyTorch")
     metadata = {p.key.removeprefix(_METADATA): p.value for p in read.metadata_props if p.key.startswith(_METADATA)}

@@ -100,14 +100,7 @@ def pick(
     out = set().union(*cut.values())
     allowed = [c for c in candidates if c.trial not in out]
     if not allowed:
-        fastest = min(c.latency_ns for c in candidates)
-        best = min(c.error for c in candidates)
-        least = "".join(f", the least {x.name} is {_least(candidates, x.name):.4g}" for x in limits)
-        raise ValueError(
-            f"none of {len(candidates)} networks has a latency of at most {max_latency_ns:g} ns and an error of at "
-            f"most {max_error:g}{''.join(f' and a {x}' for x in limits)}; the fastest takes {fastest:.4g} ns, the best "
-            f"error is {best:.4g}{least}: relax a limit"
-        )
+        raise ValueError(_none_within(candidates, max_latency_ns, max_error, limits))
     front = pareto_front(allowed)
     best = min(allowed, key=lambda c: (c.error, c.latency_ns))
     if rule == "best":
@@ -142,6 +135,22 @@ def _cut(candidates, max_latency_ns: float, max_error: float, limits: Sequence[L
     } | {str(limit): lambda c, limit=limit: c.measures[limit.name] <= limit.at_most for limit in limits}
     found = {text: tuple(sorted(c.trial for c in candidates if not good(c))) for text, good in tests.items()}
     return {text: trials for text, trials in found.items() if trials}
+
+
+def _none_within(candidates, max_latency_ns: float, max_error: float, limits: Sequence[Limit]) -> str:
+    """What was asked for, and how near to it each network by itself comes."""
+    fastest = min(c.latency_ns for c in candidates)
+    best = min(c.error for c in candidates)
+    asked, found = [], []
+    if max_latency_ns < math.inf:
+        asked.append(f"a latency of at most {max_latency_ns:g} ns")
+        found.append(f"the fastest takes {fastest:.4g} ns")
+    if max_error < math.inf:
+        asked.append(f"a validation MSE of at most {max_error:g}")
+        found.append(f"the least validation MSE is {best:.4g}")
+    asked += [f"a {x}" for x in limits]
+    found += [f"the least {x.name} is {_least(candidates, x.name):.4g}" for x in limits]
+    return f"none of {len(candidates)} networks has {' and '.join(asked)}; {', '.join(found)}: relax a limit"
 
 
 def _least(candidates: Sequence[Candidate], name: str) -> float:

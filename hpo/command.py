@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,6 +21,22 @@ def refused(name: str, error: SearchError) -> int:
     """Tell an error of the user's, and give its exit status."""
     print(f"{name}: {error}", file=sys.stderr)
     return 2
+
+
+def make_folder(folder: Path) -> None:
+    """A folder to write into, with those above it.
+
+    Raises
+    ------
+    SearchError
+        It cannot be made, or not be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchError(f"--out {folder} cannot be made ({error.strerror}); give another one") from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise SearchError(f"--out {folder} cannot be written into (Permission denied); give another one")
 
 
 def run_stoppable(name: str, work: Callable, stopped: str) -> int:

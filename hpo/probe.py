@@ -20,6 +20,7 @@ import numpy as np
 
 from emulator.mlp import MLPSpec
 from emulator.records import read_folder
+from hpo.command import make_folder
 from hpo.config import Config, differences
 from hpo.errors import SearchError
 from hpo.statistics import completed
@@ -132,7 +133,7 @@ def run_probe(
     from hpo.prepare import open_samples
     from hpo.stage import staged
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     samples = open_samples(config.data)
     checksum = samples.checksum()
     config = staged(config, _description(folder), checksum)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from hpo.command import console, refused, run_stoppable
+from hpo.command import console, make_folder, refused, run_stoppable
 from hpo.config import PRUNERS, SAMPLERS, Config, read_toml
 from hpo.errors import Interrupted, SearchError
 from hpo.members import LEASE_SECONDS, Crew, Member
@@ -167,6 +167,7 @@ def _run(args: argparse.Namespace, console: Console, stop: StopSignals) -> None:
     for device in set(options.devices):
         search = config.search
         check_precision(search.precision, search.engine, torch.device(device), ranks=args.gpus_per_trial)
+    make_folder(args.out)
     if not args.quiet:
         workers = f"{len(options.devices)} workers on {options.devices[0]}"
         say(console, f"study {args.out}: {config.search.trials} trials, {workers}")
@@ -279,6 +280,7 @@ def _generated_samples(args: argparse.Namespace, seed: int) -> Path:
     path = DEFAULT_SAMPLES_FILE
     if path.exists() and args.samples is None:
         return path
+    make_folder(args.out)
     with Member(args.out, devices=[], lease_seconds=args.lease_seconds) as member, ExitStack() as ends:
         leases = Crew.of(args.out, member, args.lease_seconds).leases
         ends.callback(leases.close)

@@ -225,6 +225,8 @@ def read_description(folder: Path) -> dict | None:
             break
         except FileNotFoundError:
             return None
+        except NotADirectoryError:
+            raise SearchError(f"{folder} is no folder; expected that of a study, which hpo.search makes") from None
         except (OSError, ValueError) as error:
             if attempt == _ATTEMPTS - 1:
                 raise SearchError(f"{path} cannot be read: {error}") from None

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hpo.command import console, run_stoppable
+from hpo.command import console, make_folder, run_stoppable
 from hpo.errors import SearchError
 
 _EPOCHS_SHOWN = (1, 2, 3, 5, 10, 20, 30, 50, 75, 100, 150, 200, 300, 500, 1000)
@@ -106,7 +106,7 @@ def _compare(args: argparse.Namespace, console: Console, _) -> None:
     groups = compare.grouped(studies, names)
     rows = compare.rows(groups, args.near)
     unit = compare.COSTS[args.cost]
-    args.out.mkdir(parents=True, exist_ok=True)
+    make_folder(args.out)
     with open(args.out / "compare.csv", "w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(("group", "study", "seed", "drawn", f"cost_{args.cost}", "best_validation_mse"))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from hpo.command import make_folder
 from hpo.errors import SearchError
 from hpo.report import architecture, cost, quality, ranks, tables
 from hpo.report.holdout import MOST_SAMPLES, Holdout, judge, worst_samples
@@ -77,7 +78,7 @@ def write_report(
     """
     studies = read_studies(folders)
     _check_maps(studies[0], maps)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     notes = []
     if latency:
         studies, notes = _with_latencies(studies, say)

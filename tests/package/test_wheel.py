@@ -80,6 +80,12 @@ def test_the_installed_package_finds_its_own_library(python, tmp_path):
     assert python.parents[1] in library.parents
 
 
+@pytest.mark.parametrize("tool", ["emu-info", "emu-bench"])
+def test_the_tools_are_commands_of_the_environment(python, tmp_path, tool):
+    done = run(python.parent / tool, "--help", folder=tmp_path)
+    assert done.returncode == 0 and f"usage: {tool} " in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     "module", ["hpo.search", "hpo.report", "emulator.export", "emulator.activation"]
 )

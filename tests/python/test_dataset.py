@@ -102,8 +102,24 @@ def test_a_value_that_is_not_a_number_is_refused_with_its_row(tmp_path, bad):
     values = np.ones(500)
     values[37] = bad
     samples = open_samples(write_samples(tmp_path / "s.nc", a=(("n",), "K", values)))
-    with pytest.raises(ValueError, match=r"'a' is missing, NaN or infinite in 1 of 100 .* row 37"):
+    with pytest.raises(ValueError, match=r"NaN or infinite; of 100 samples read, 'a' in 1 \(first at row 37\)\."):
         samples.read(np.arange(100))
+
+
+def test_all_variables_with_missing_values_are_told_at_once_and_how_to_go_on(tmp_path):
+    a, f = np.ones(500), np.ones(500)
+    a[[3, 37]], f[99] = np.nan, np.nan
+    samples = open_samples(write_samples(tmp_path / "s.nc", a=(("n",), "K", a), f=(("n",), "1", f)))
+    with pytest.raises(ValueError, match=r"'a' in 2 \(first at row 3\), 'f' in 1 \(.* 99\)\. .*dropna\('n'\)"):
+        samples.read(np.arange(100))
+
+
+def test_who_named_no_variables_is_told_so(tmp_path):
+    path = write_samples(tmp_path / "s.nc")
+    with pytest.raises(ValueError, match=r"no variable 'tair' .* inputs and outputs were not named; name them"):
+        SampleFile(path)
+    with pytest.raises(ValueError, match=r"no variable 'fn' .* were not named"):
+        SampleFile(path, inputs=["a"])
 
 
 def test_missing_and_foreign_files_are_refused(tmp_path):

@@ -281,7 +281,7 @@ def test_a_model_of_another_split_is_pointed_out(study, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["gone.onnx"], "gone.onnx: no such file"),
-        (["samples.nc"], "not an ONNX file, nor one of PyTorch"),
+        (["samples.nc"], "not an ONNX file, nor one of PyTorch, or cut off"),
         (["one.pt", "--data", "gone.nc"], "gone.nc: no such file"),
         (["one.pt", "--data", "one.pt"], "cannot be read as netCDF"),
         (["one.pt", "--data", "without.nc"], "no variable for the model's column 'profile_1'"),

@@ -339,6 +339,7 @@ def test_a_file_that_computes_something_else_is_not_left_at_the_target(study, ou
         (["--bounds", "f=2:1"], "a lower bound that is not above"),
         (["--order", "f"], "at least two outputs"),
         (["--batch", "0"], "expected 1 or more"),
+        (["--out", "model.h5"], "expected a name that ends in .onnx or .pt"),
         (["--without-head"], "no network of the study has an output head to leave out"),
     ],
 )

@@ -110,7 +110,7 @@ def test_holdout_rows_are_never_read(tmp_path):
     used = rows_of(config, 2000, 1.0).train[5]
     with netCDF4.Dataset(path, "a") as file:
         file["sst"][used] = np.nan
-    with pytest.raises(SearchError, match=r"'sst' is missing, NaN or infinite in 1 of"):
+    with pytest.raises(SearchError, match=r"missing, NaN or infinite; of .* read, 'sst' in 1 \(first"):
         prepared(tmp_path / "again", config)
 
 

@@ -332,6 +332,17 @@ def test_wrong_options_give_one_readable_line(config, tmp_path, capsys, argument
     assert not (tmp_path / "out" / "step1").exists()
 
 
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("/proc/nowhere/study", "--out /proc/nowhere/study cannot be made (No such file or"), ("a", "a is no folder")],
+)
+def test_a_place_where_nothing_can_be_written_is_refused_in_one_line(config, tmp_path, capsys, where, message):
+    (tmp_path / "a").write_text("a file")
+    assert search.main(["--config", str(config), "--workers", "1", "--quiet", "--out", str(tmp_path / where)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
 def test_help_names_every_flag_and_default():
     process = start("--help", out="study")
     text, _ = process.communicate(timeout=300)

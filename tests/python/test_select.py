@@ -58,7 +58,7 @@ def test_limits_hold_for_every_rule():
     assert trial("lightest", max_latency_ns=70.0, tolerance=0.5) == 3
     with pytest.raises(ValueError, match="outside the limits"):
         trial("trial:1", max_latency_ns=55.0)
-    with pytest.raises(ValueError, match="the fastest takes 10 ns, the best error is 1e-06"):
+    with pytest.raises(ValueError, match=r"has a latency of at most 1 ns; the fastest takes 10 ns: relax"):
         trial("best", max_latency_ns=1.0)
 
 
@@ -77,7 +77,7 @@ def test_further_limits_rule_out_and_the_reason_says_what_and_whom():
         "cold of at most 0.3": (1, 3),
     }
     assert pick(some, "best").cut == {}
-    with pytest.raises(ValueError, match=r"and a cold of at most 0.01; .* the least cold is 0.1: relax a limit"):
+    with pytest.raises(ValueError, match=r"networks has a cold of at most 0.01; the least cold is 0.1: relax a limit"):
         pick(some, "best", limits=[Limit("cold", 0.01)])
 
 
