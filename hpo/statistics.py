@@ -20,6 +20,8 @@ MIN_FOR_FLAT = 12
 MIN_FOR_CORRELATION = 4
 # The curve's flat part ends where its slope (in log error per rank) grows by at least this factor.
 SLOPE_RISE = 3.0
+# Within a factor of two a curve counts as flat; beyond an order of magnitude none does (Yu et al. 2023, section 5).
+FLAT_SPREAD, MOST_SPREAD = 2.0, 10.0
 _GRID = 64
 _RESAMPLES = 400
 _CORRELATION_RESAMPLES = 4000
@@ -73,11 +75,13 @@ def flat_part(errors: Sequence[float], *, seed: int = 0) -> FlatPart | None:
     straight lines: a curve of many trials is flat between a few lucky ones and a wall of networks that learned little,
     behind which those that learned nothing may form a plateau. The flat part ends at the first breakpoint at which the
     slope grows at least threefold (`SLOPE_RISE`), or at the larger of two rises that are threefold together; ranks
-    before it, the lucky few among them, belong to it. A curve that steepens nowhere, or only towards its best ranks,
-    has no flat part: more trials would still find better ones.
+    before it, the lucky few among them, belong to it. If the error grows more than tenfold (`MOST_SPREAD`) up to there,
+    that bend is only the foot of the wall, and the flat part is sought among the trials before it. A curve that
+    steepens nowhere, or only towards its best ranks, has no flat part: more trials would still find better ones. One
+    that stays within a factor of two (`FLAT_SPREAD`) is flat throughout.
 
     Breakpoints are sought on a grid of 64 ranks (all ranks of a smaller study). The interval of the rank is that of
-    400 resamples of the trials.
+    400 resamples of the trials among which the part was sought.
 
     Parameters
     ----------
@@ -88,6 +92,18 @@ def flat_part(errors: Sequence[float], *, seed: int = 0) -> FlatPart | None:
     n = len(ranked)
     if n < MIN_FOR_FLAT or ranked[0] <= 0.0:
         return None
+    if ranked[-1] <= FLAT_SPREAD * ranked[0]:
+        spread = float(ranked[-1] / ranked[0])
+        return FlatPart(rank=n, low=n, high=n, error=float(ranked[-1]), spread=spread, found=1.0)
+    found = _bend(ranked, seed)
+    if found is None or found.spread <= MOST_SPREAD:
+        return found
+    return flat_part(ranked[: found.rank], seed=seed)
+
+
+def _bend(ranked: np.ndarray, seed: int) -> FlatPart | None:
+    """Where the slope of sorted errors first rises, however much they grow before."""
+    n = len(ranked)
     m = min(n, _GRID)
     at = np.round(np.linspace(0, n - 1, m)).astype(int)
     y_m = np.log(ranked[at])

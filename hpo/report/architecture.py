@@ -26,6 +26,7 @@ from hpo.report.style import (
     legend,
     log_scale,
     study_color,
+    study_marker,
     whole_ticks,
 )
 from hpo.report.words import count, number, percent, units_label
@@ -43,7 +44,8 @@ def error_against_layers(studies: Sequence[StudyView]) -> Section:
     figure, drawn = axes("hidden layers", f"validation MSE{units_label(studies[0].units)}")
     sentences = []
     for k, study in shown:
-        _scatter(drawn, studies, k, study, lambda r: len(r["hidden"]))
+        beside = 0.0 if len(studies) == 1 else 0.6 * (k / (len(studies) - 1) - 0.5)  # of several, none hides another
+        _scatter(drawn, studies, k, study, lambda r, beside=beside: len(r["hidden"]) + beside)
         depths, medians = _median_by_depth(study.first)
         if len(studies) == 1:
             drawn.plot(depths, medians, "-", color=INK, linewidth=1.5, label="median of step 1")
@@ -87,10 +89,15 @@ def error_against_parameters(studies: Sequence[StudyView]) -> Section:
         best = study.networks[0]
         near = statistics.smallest_reaching(study.networks, 2 * best["validation_mse"])
         ratio = best["num_parameters"] / near.parameters
+        smaller = (
+            f"the smallest one within twice its error has {near.parameters:,} (trial {near.parameters_trial}), fewer "
+            f"by a factor of {number(ratio)}"
+            if ratio > 1
+            else "no smaller one is within twice its error"
+        )
         sentences.append(
             f"{prefix(studies, study)}The best {_retrained(study)}network has "
-            f"{count(best['num_parameters'], 'parameter')} (trial {best['trial']}); the smallest one within twice its "
-            f"error has {near.parameters:,} (trial {near.parameters_trial}), {number(ratio)} times fewer."
+            f"{count(best['num_parameters'], 'parameter')} (trial {best['trial']}); {smaller}."
         )
     log_scale(drawn, "x", "y")
     legend(drawn)
@@ -112,11 +119,11 @@ def _scatter(drawn, studies, k: int, study: StudyView, of: Callable[[dict], floa
                     drawn, [of(r) for r in records], y, color, size=size, alpha=0.75, label=f"{label} ({len(records)})"
                 )
         return
-    color = study_color(k)
+    color, marker = study_color(k), study_marker(k)
     y = [r["validation_mse"] for r in study.first]
-    dots(drawn, [of(r) for r in study.first], y, color, size=2.5, alpha=0.35)
+    dots(drawn, [of(r) for r in study.first], y, color, size=2.5, marker=marker, alpha=0.35)
     y = [r["validation_mse"] for r in study.second]
-    dots(drawn, [of(r) for r in study.second], y, color, size=5.5, label=study.label)
+    dots(drawn, [of(r) for r in study.second], y, color, size=5.5, marker=marker, label=study.label)
 
 
 # -- S10, S11 -----------------------------------------------------------------------------------------------------
@@ -179,8 +186,11 @@ def _subset_sentences(study: StudyView) -> list[str]:
 
 def learning_curves(studies: Sequence[StudyView]) -> Section:
     """Validation error epoch by epoch: all trials of step 1 (figure S1), the best networks of step 2."""
+    shown = [s for s in studies if s.networks]
+    if not shown:
+        raise NothingToDraw("neither step has a completed network yet")
     panels, sentences = [], []
-    for study in studies:
+    for study in shown:
         name = "" if len(studies) == 1 else f"-{studies.index(study) + 1}"
         title = "" if len(studies) == 1 else f"{study.label}, "
         if study.first:
@@ -204,7 +214,11 @@ def learning_curves(studies: Sequence[StudyView]) -> Section:
                 f"{prefix(studies, study)}{count(len(pruned), 'trial')} of step 1 "
                 f"{'was' if len(pruned) == 1 else 'were'} pruned, {percent(saved)} of their epochs before the limit."
             )
-    return Section(title="Learning curves", sentences=tuple(sentences), panels=tuple(panels))
+    many = len(studies) > 2
+    both = all(s.first and s.second for s in shown)
+    return Section(
+        title="Learning curves", sentences=tuple(sentences), panels=tuple(panels), small=many, stacked=many and both
+    )
 
 
 def _pruned(study: StudyView) -> list[dict]:
@@ -216,17 +230,16 @@ def _all_curves(study: StudyView, name: str, title: str) -> Panel:
     figure, drawn = axes("epoch", error_label("step 1", [study]), title=title)
     ended = [*study.first, *_pruned(study)]
     shown = ended[:: max(1, -(-len(ended) // _MOST_CURVES))]
-    colors = {"complete": STEP1, "pruned": FRONT}
-    labelled: set[str] = set()
+    kinds = {"complete": (STEP1, "trained to the end"), "pruned": (FRONT, "pruned")}
     for r in reversed(shown):
         curve = r["curve"]["validation_mse"]
-        kind = r["state"]
-        label = None if kind in labelled else {"complete": "trained to the end", "pruned": "pruned"}[kind]
-        labelled.add(kind)
         drawn.plot(
-            range(1, len(curve) + 1), curve, color=colors[kind], linewidth=0.6, alpha=0.6, label=label,
+            range(1, len(curve) + 1), curve, color=kinds[r["state"]][0], linewidth=0.6, alpha=0.6,
             rasterized=len(shown) > 100, marker="." if len(curve) == 1 else None,
         )  # fmt: skip
+    for kind in sorted({r["state"] for r in shown}):
+        color, label = kinds[kind]
+        drawn.plot([], [], color=color, linewidth=1.2, label=label)  # a legend as faint as the curves would not be seen
     best = study.first[0]["curve"]["validation_mse"]
     drawn.plot(
         range(1, len(best) + 1), best, color=STEP2, linewidth=1.8, label=f"best, trial {study.first[0]['trial']}"
@@ -287,8 +300,8 @@ def histograms(studies: Sequence[StudyView]) -> Section:
         legend(drawn)
         panels.append(Panel(name=f"histogram-{what}", alt=f"Histogram of {label} of the networks.", figure=figure))
     text = (
-        f"{count(len(wrong), 'network')} of {len(pool):,} of step {step} {'has' if len(wrong) == 1 else 'have'} more "
-        f"than {WRONG:g} times the best error"
+        f"{len(wrong) or 'None'} of {count(len(pool), 'network')} of step {step} {'has' if len(wrong) < 2 else 'have'} "
+        f"more than {WRONG:g} times the best error"
     )
     if wrong and good:
         middle = [np.median([r["num_parameters"] for r in part]) for part in (wrong, good)]

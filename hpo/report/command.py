@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from rich.console import Console
 
 from hpo.command import make_folder
 from hpo.errors import SearchError
-from hpo.report import architecture, cost, quality, ranks, tables
+from hpo.report import architecture, cost, quality, ranks, rungs, tables
 from hpo.report.holdout import MOST_SAMPLES, Holdout, judge, worst_samples
 from hpo.report.page import page
 from hpo.report.studies import StudyView, read_latency, read_studies
@@ -30,6 +31,7 @@ SEARCH_FIGURES = (
     ("Error against latency", cost.error_against_latency),
     ("Inference time", cost.inference_time),
     ("How many trials would have sufficed", ranks.trials_needed),
+    ("Rungs of step 1", rungs.rungs),
     ("Learning curves", architecture.learning_curves),
 )
 # After the hold-out: what most readers come to last.
@@ -83,7 +85,8 @@ def write_report(
     if latency:
         studies, notes = _with_latencies(studies, say)
     say("drawing the search")
-    sections = [_draw(title, draw, studies) for title, draw in SEARCH_FIGURES]
+    figures = [row for row in SEARCH_FIGURES if row[1] is not rungs.rungs or any(s.rungs for s in studies)]
+    sections = [_draw(title, draw, studies) for title, draw in figures]
     judged, more = _holdout(studies, holdout, data, samples, maps, say)
     sections += [*more, *(_draw(title, draw, studies) for title, draw in LATER_FIGURES)]
     rows = tables.model_rows(studies, judged)
@@ -132,6 +135,8 @@ def _holdout(studies, wanted: bool, data, samples: int, maps, say) -> tuple[Hold
 
 
 def _write(out: Path, studies, sections: Sequence[Section], rows, judged: Holdout | None, notes, say) -> None:
+    overview = tables.study_rows(studies)
+    tables.write_csv(out / "studies.csv", overview)
     tables.write_csv(out / "models.csv", rows, ("rank", "trial", "validation_mse"))
     (out / "models.md").write_text(
         tables.markdown(rows) if rows else "No network is retrained yet.\n", encoding="utf-8"
@@ -143,7 +148,8 @@ def _write(out: Path, studies, sections: Sequence[Section], rows, judged: Holdou
         index = found.index if found is not None else np.empty(0, int)
         tables.write_csv(out / "worst.csv", tables.worst_rows(judged, index), ("row",))
     say("writing the page")
-    text = page(_title(studies), [*_about(studies), *notes], sections, rows)
+    about = [*_about(studies), *notes]
+    text = page(_title(studies), about, sections, rows, overview if len(studies) > 1 else ())
     (out / "report.html").write_text(text, encoding="utf-8")
     figures = out / "figures"
     shutil.rmtree(figures, ignore_errors=True)
@@ -162,16 +168,17 @@ def _about(studies: Sequence[StudyView]) -> list[str]:
     said = []
     for study in studies:
         data, of = study.description["data"], study.description
-        counts = [", ".join(f"{n:,} {state}" for state, n in sorted(study.states(k).items())) for k in (1, 2)]
-        if study.num_on_rungs:
-            counts[0] = ", ".join([*([counts[0]] if counts[0] else []), f"{study.num_on_rungs:,} ended on rungs"])
-        said.append(
-            f"{ranks.prefix(studies, study)}{study.stage} Step 1: {counts[0] or 'nothing yet'}; step 2: "
-            f"{counts[1] or 'nothing yet'}."
-        )
+        text = ranks.prefix(studies, study) + study.stage
+        states = [study.states(1), study.states(2)]
+        if any(state != "complete" for found in states for state in found):  # else the stage says it all
+            counts = [", ".join(f"{n:,} {state}" for state, n in sorted(found.items())) for found in states]
+            text += f" Step 1: {counts[0] or 'nothing yet'}; step 2: {counts[1] or 'nothing yet'}."
+        said.append(text)
+    begun = datetime.fromisoformat(of["created"]).strftime("%Y-%m-%d %H:%M %Z")
+    commit = f", by commit {of['commit'][:12]}" if of["commit"] else ""
     said.append(
-        f"Samples: {Path(data['path']).name}, {data['num_samples']:,}, {data['checksum'][:23]}…. "
-        f"Commit {str(of['commit'])[:12]}, begun {of['created']}."
+        f"Samples: {data['num_samples']:,} in {Path(data['path']).name} ({data['checksum'][:23]}…). Begun "
+        f"{begun}{commit}."
     )
     return said
 
@@ -229,5 +236,7 @@ def main(argv: list[str] | None = None) -> int:
     for section in sections:
         print(f"{section.title}: {' '.join(section.all_sentences())}")
     print(f"figures: {out / 'figures'} (PNG and PDF)")
-    print(f"tables: {out / 'models.csv'}, {out / 'models.md'}, {out / 'top30.tex'}\npage: {out / 'report.html'}")
+    names = ("studies.csv", "models.csv", "models.md", "top30.tex")
+    print(f"tables: {', '.join(str(out / name) for name in names)}")
+    print(f"page: {out / 'report.html'}")
     return 0

@@ -22,6 +22,7 @@ from hpo.report.style import (
     legend,
     log_scale,
     study_color,
+    study_marker,
 )
 from hpo.report.words import count, number
 
@@ -90,9 +91,10 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
     figure, drawn = axes(f"time per sample at batch size {batch} [ns]", error_label("step 2", studies))
     sentences = [f"Measured through libemulator on one core of {machines.pop()}."]
     for k, study, networks in timed:
-        color = STEP2 if len(studies) == 1 else study_color(k)
+        color, marker = (STEP2, "o") if len(studies) == 1 else (study_color(k), study_marker(k))
         label = f"retrained networks ({len(networks)})" if len(studies) == 1 else study.label
-        dots(drawn, [c.latency_ns for c in networks], [c.error for c in networks], color, size=5.5, label=label)
+        x, y = [c.latency_ns for c in networks], [c.error for c in networks]
+        dots(drawn, x, y, color, size=5.5, marker=marker, label=label)
         pick = select.pick(networks, "lightest")
         front = select.pareto_front(networks)
         line = FRONT if len(studies) == 1 else color
@@ -143,9 +145,9 @@ def inference_time(studies: Sequence[StudyView]) -> Section:
     everyone = []
     for k, study, networks in timed:
         seconds = [c.latency_ns * _S7_SAMPLES * 1e-9 for c in networks]
-        color = STEP2 if len(studies) == 1 else study_color(k)
+        color, marker = (STEP2, "o") if len(studies) == 1 else (study_color(k), study_marker(k))
         label = study.label if len(studies) > 1 else None
-        dots(drawn, [c.num_parameters for c in networks], seconds, color, size=5.5, label=label)
+        dots(drawn, [c.num_parameters for c in networks], seconds, color, size=5.5, marker=marker, label=label)
         everyone += list(zip(networks, seconds, strict=True))
     log_scale(drawn, "x", "y")
     legend(drawn)

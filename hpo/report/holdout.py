@@ -20,7 +20,7 @@ from emulator.variables import Column
 from hpo.report.architecture import WRONG
 from hpo.report.studies import StudyView
 from hpo.report.style import NothingToDraw
-from hpo.report.words import number
+from hpo.report.words import number, unit
 
 MOST_SAMPLES = 100_000
 # A minute of arithmetic on one core in large layers; heavier networks are judged on fewer samples.
@@ -92,10 +92,18 @@ def pool(studies: Sequence[StudyView]) -> list[tuple[int, dict]]:
 
 def roles(networks: Sequence[tuple[int, dict]]) -> dict[str, tuple[int, dict]]:
     """Best three, lightest and heaviest (in parameters), the latter two among those that did not go wrong."""
-    chosen = dict(zip(("best", "second best", "third best"), networks, strict=False))
+    chosen = dict(zip(("best", "second best", "third best"), _distinct(networks), strict=False))
     good = [row for row in networks if row[1]["validation_mse"] <= WRONG * networks[0][1]["validation_mse"]]
     by_size = sorted(good, key=lambda row: row[1]["num_parameters"])
     return chosen | {"lightest": by_size[0], "heaviest": by_size[-1]}
+
+
+def _distinct(networks: Sequence[tuple[int, dict]]) -> list[tuple[int, dict]]:
+    """Without those that another study trained in the same way: same number, seed and data give the same network."""
+    found = {}
+    for row in networks:
+        found.setdefault((row[1]["validation_mse"], tuple(row[1]["hidden"])), row)
+    return list(found.values())
 
 
 def judge(studies: Sequence[StudyView], *, data: Path | None, most: int, progress: Callable[[str], None]) -> Holdout:
@@ -274,8 +282,8 @@ class Shift:
 
     @property
     def words(self) -> str:
-        name, unit = f"`{self.column.name}`", "" if self.column.units in ("", "1") else f" {self.column.units}"
-        medians = f"median {number(self.median_worst)} against {number(self.median_rest)}{unit}"
+        name = f"`{self.column.name}`"
+        medians = f"median {number(self.median_worst)} against {number(self.median_rest)}{unit(self.column.units)}"
         if abs(self.biserial) >= SHIFTED:
             how = "high" if self.biserial > 0 else "low"
             return f"{how} {name} ({medians}; rank-biserial {self.biserial:+.2f})"

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from hpo.report.style import COLORS, Panel, Section, to_svg
-from hpo.report.tables import SHOWN, cell, shown_columns
+from hpo.report.tables import SHOWN, STUDY_SHOWN, cell, interval, shown_columns
+from hpo.report.words import MINUS, TIMES, typeset
 
 _PAGE = {"paper": ("#ffffff", "#14181d"), "card": ("#f6f7f9", "#1c2229")}
 
@@ -34,17 +35,16 @@ code{font-family:"DejaVu Sans Mono",ui-monospace,monospace;font-size:.9em}
 nav{font-size:.9rem;margin:.6rem 0}
 nav a{display:inline-block;padding:.25rem .6rem .25rem 0}
 .about{color:var(--faint);font-size:.9rem}
-main{display:grid;gap:1rem;grid-template-columns:minmax(0,1fr)}
-section{background:var(--card);border-radius:.5rem;padding:1rem;min-width:0}
-@media screen and (min-width:58rem){main{grid-template-columns:repeat(2,minmax(0,1fr))}
- section.full,section.pair{grid-column:1/-1}header ul{columns:2;max-width:none;column-gap:3rem}}
-@media screen and (min-width:88rem){main{grid-template-columns:repeat(6,minmax(0,1fr))}
- section.one{grid-column:span 2}section.pair{grid-column:span 3}
- section .panels.small{grid-template-columns:repeat(var(--columns),minmax(0,1fr))}}
+main{display:flex;flex-wrap:wrap;gap:1rem}
+section{background:var(--card);border-radius:.5rem;padding:1rem;min-width:0;flex:1 1 100%}
+@media screen and (min-width:58rem){section.one{flex-basis:45%}header ul{columns:2;max-width:none;column-gap:3rem}}
+@media screen and (min-width:88rem){section.one{flex-basis:30%}section.pair{flex-basis:45%}
+ section .panels.small{grid-template-columns:repeat(var(--columns),minmax(0,1fr))}
+ section .panels.stacked{grid-auto-flow:column;grid-template-rows:auto auto}}
 .number{white-space:nowrap}
 .panels{display:grid;gap:.75rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,19rem),1fr))}
 .panels.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,17rem),1fr))}
-figure{margin:0;max-width:34rem}
+figure{margin:0 auto;width:100%;max-width:34rem}
 .small figure{max-width:26rem}
 svg{display:block;width:100%;height:auto}
 svg text{fill:var(--ink);font-family:"DejaVu Sans",system-ui,sans-serif}
@@ -55,11 +55,13 @@ table{border-collapse:collapse;font-size:.85rem;font-variant-numeric:tabular-num
 td,th{padding:.25rem .6rem;text-align:right;border-bottom:1px solid var(--grid);white-space:nowrap}
 td.long{white-space:normal;min-width:9rem;text-align:left}
 th{text-align:right;vertical-align:bottom;white-space:normal}
+th.long,.left{text-align:left}
 @media print{body{font-size:10pt;max-width:none;padding:0}nav{display:none}
-main{grid-template-columns:1fr 1fr;gap:.4em 1.2em}
-section.full,section.pair{grid-column:1/-1}section.one{break-inside:avoid}
-section{background:none;padding:0;margin:0 0 1.2em}figure{break-inside:avoid;max-width:11cm}h2{break-after:avoid}
-.panels.small{grid-template-columns:repeat(2,1fr)}td,th{white-space:normal;padding:.1rem .3rem}.scroll{overflow:visible}
+main{gap:.4em 1.2em}
+section{background:none;padding:0;margin:0 0 1.2em}section.one{flex-basis:45%}
+section.one,section.pair{break-inside:avoid}
+figure{break-inside:avoid;max-width:8.5cm}h2,summary,details p{break-after:avoid}
+.panels.small{grid-template-columns:repeat(2,1fr)}td,th{padding:.1rem .3rem}.scroll{overflow:visible}
 table{font-size:7pt}details::details-content{content-visibility:visible;height:auto}}
 """
 )
@@ -69,7 +71,13 @@ _MUCH = 500  # characters
 _MOST_COLUMNS = 5
 
 
-def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Sequence[Mapping]) -> str:
+def page(
+    title: str,
+    about: Sequence[str],
+    sections: Sequence[Section],
+    rows: Sequence[Mapping],
+    studies: Sequence[Mapping] = (),
+) -> str:
     """The whole page.
 
     Parameters
@@ -80,16 +88,21 @@ def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Se
     sections : sequence of Section
     rows : sequence of mapping
         Of the table of networks.
+    studies : sequence of mapping
+        Of the table of studies, if there are several; then what is to say of each is folded where it is much.
     """
     gist = [s.sentences[k] for s in sections for k in s.gist if k < len(s.sentences)]
-    links = "".join(f'<a href="#{_anchor(s.title)}">{html.escape(s.title)}</a>' for s in sections)
+    drawn = [s for s in sections if s.all_panels()]
+    links = "".join(f'<a href="#{_anchor(s.title)}">{html.escape(s.title)}</a>' for s in drawn)
     parts = [
         f"<header><h1>{html.escape(title)}</h1>",
         *(f'<p class="about">{_text(s)}</p>' for s in about),
         f"<ul>{''.join(f'<li>{_text(s)}</li>' for s in gist)}</ul>" if gist else "",
         f"<nav aria-label='figures'>{links}</nav></header><main>",
-        *(_section(s) for s in sections),
+        _studies(studies),
+        *(_section(s, [row["study"] for row in studies]) for s in drawn),
         _table(rows),
+        _missing([s for s in sections if not s.all_panels()]),
         "</main>",
     ]
     return (
@@ -101,26 +114,43 @@ def page(title: str, about: Sequence[str], sections: Sequence[Section], rows: Se
     )
 
 
-def _section(section: Section) -> str:
-    shape = "full" if section.small or section.folded else "pair" if len(section.panels) != 1 or section.wide else "one"
-    said = "".join(f"<p>{_text(s)}</p>" for s in section.sentences)
-    panels = _panels(section)
-    # of several studies there is much to say: the picture first
-    inside = panels + said if sum(map(len, section.sentences)) > _MUCH else said + panels
+def _section(section: Section, studies: Sequence[str]) -> str:
+    shape = "full" if section.small or section.folded else "pair" if len(section.panels) != 1 else "one"
+    each = [s for s in section.sentences if any(s.startswith(f"{name}: ") for name in studies)]
+    said = _paragraphs([s for s in section.sentences if s not in each])
+    if sum(map(len, each)) > _MUCH:
+        each_said = f"<details><summary>In each study</summary>{_paragraphs(each)}</details>"
+    else:
+        each_said = _paragraphs(each)
+    inside = said + _panels(section) + each_said
     for k, part in enumerate(section.folded):
-        sentences = "".join(f"<p>{_text(s)}</p>" for s in part.sentences)
         summary = f"<summary>{html.escape(part.title)}</summary>"
-        inside += f"<details{' open' if k == 0 else ''}>{summary}{sentences}{_panels(part)}</details>"
+        inside += f"<details{' open' if k == 0 else ''}>{summary}{_paragraphs(part.sentences)}{_panels(part)}</details>"
     heading = f"<h2>{html.escape(section.title)}</h2>"
     return f'<section class="{shape}" id="{_anchor(section.title)}">{heading}{inside}</section>'
+
+
+def _paragraphs(sentences: Sequence[str]) -> str:
+    return "".join(f"<p>{_text(s)}</p>" for s in sentences)
+
+
+def _missing(sections: Sequence[Section]) -> str:
+    """Figures that the study does not have, and why, in one place."""
+    if not sections:
+        return ""
+    items = "".join(
+        f"<li>{html.escape(s.title)}: {_text(' '.join(s.sentences).removeprefix('Not drawn: '))}</li>" for s in sections
+    )
+    return f'<section class="full" id="not-drawn"><h2>Not drawn</h2><ul>{items}</ul></section>'
 
 
 def _panels(section: Section) -> str:
     if not section.panels:
         return ""
     n = len(section.panels)
-    columns = n if n <= _MOST_COLUMNS else 4
-    small = f' small" style="--columns:{max(columns, 4)}' if section.small else ""
+    columns = n // 2 if section.stacked else n if n <= _MOST_COLUMNS else 3 if n % 3 == 0 else 4
+    stacked = " stacked" if section.stacked else ""
+    small = f' small{stacked}" style="--columns:{max(columns, 3)}' if section.small else ""
     return f'<div class="panels{small}">{"".join(_figure(p) for p in section.panels)}</div>'
 
 
@@ -131,20 +161,31 @@ def _figure(panel: Panel) -> str:
 
 
 def _table(rows: Sequence[Mapping]) -> str:
-    if not rows:
-        return ""
     columns = shown_columns(rows)
-    head = "".join(f'<th scope="col">{html.escape(SHOWN[c])}</th>' for c in columns)
+    cells = [[typeset(cell(r[c])) if isinstance(r[c], float) else cell(r[c]) for c in columns] for r in rows]
+    shapes = [" class=long" if c == "hidden" else " class=left" if c in ("study", "promoted") else "" for c in columns]
+    return _section_of_table("networks", "Retrained networks", [SHOWN[c] for c in columns], cells, shapes)
+
+
+def _studies(rows: Sequence[Mapping]) -> str:
+    cells = [[typeset(interval(r, c)) for c in STUDY_SHOWN] for r in rows]
+    shapes = [" class=left" if c == "study" else "" for c in STUDY_SHOWN]
+    return _section_of_table("studies", "The studies", list(STUDY_SHOWN.values()), cells, shapes)
+
+
+def _section_of_table(
+    name: str, title: str, heads: Sequence[str], cells: Sequence[Sequence[str]], shapes: Sequence[str]
+) -> str:
+    if not cells:
+        return ""
+    head = "".join(f'<th scope="col"{s}>{html.escape(h)}</th>' for h, s in zip(heads, shapes, strict=True))
     body = "".join(
-        "<tr>"
-        + "".join(f"<td{' class=long' if c == 'hidden' else ''}>{html.escape(cell(r[c]))}</td>" for c in columns)
-        + "</tr>"
-        for r in rows
+        "<tr>" + "".join(f"<td{s}>{html.escape(c)}</td>" for c, s in zip(row, shapes, strict=True)) + "</tr>"
+        for row in cells
     )
     return (
-        '<section class="full" id="networks"><h2>Retrained networks</h2><div class="scroll" tabindex="0" role="region" '
-        f'aria-label="Retrained networks"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        "</section>"
+        f'<section class="full" id="{name}"><h2>{title}</h2><div class="scroll" tabindex="0" role="region" '
+        f'aria-label="{title}"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div></section>'
     )
 
 
@@ -154,5 +195,9 @@ def _anchor(title: str) -> str:
 
 def _text(sentence: str) -> str:
     """Escaped, with `names` as code; a line does not end within a number."""
-    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(sentence))
-    return re.sub(r"(?<![\w.])(-?[\d.]+e-?\d+|-[\d.]+\d|[\d.]+ %)", r'<span class="number">\1</span>', text)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", typeset(html.escape(sentence)))
+    return re.sub(_WHOLE, r'<span class="number">\1</span>', text)
+
+
+# a power of ten, a negative number, a percentage
+_WHOLE = rf"(?<![\w.])({MINUS}?[\d.]+{TIMES}10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+|{MINUS}[\d.]+\d|[\d.]+ %)"

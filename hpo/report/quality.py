@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 from hpo.report.holdout import (
+    LEAST_IN_CELL,
     Holdout,
     Judged,
     error_map,
@@ -30,7 +31,7 @@ from hpo.report.style import (
     dots,
     log_scale,
 )
-from hpo.report.words import count, listed, number, percent, units_label
+from hpo.report.words import count, listed, number, percent, typeset, unit, units_label
 
 _MOST_OUTPUTS = 4
 _MAP_INPUTS = 3
@@ -43,7 +44,7 @@ def _outputs(of: Holdout) -> tuple[list[int], list[str]]:
     if flat:
         verb, is_not = ("varies", "is") if len(flat) == 1 else ("vary", "are")
         said.append(
-            f"{listed([f'`{n}`' for n in flat])} hardly {verb} on the hold-out, so that R² has no meaning, and "
+            f"{listed([f'`{n}`' for n in flat])} hardly {verb} on the hold-out (R² would have no meaning) and "
             f"{is_not} not drawn."
         )
     mse = of.best.scores.mse_per_output
@@ -98,9 +99,9 @@ def _r2_words(of: Holdout, best: Judged, base: Judged) -> str:
 def _hexagons(of: Holdout, judged: Judged, o: int) -> Panel:
     column = of.output_columns[o]
     truth, predicted = of.truth_NO[:, o], judged.predicted_NO[:, o]
-    unit = units_label(column.units)
+    label = f"{column.name}{units_label(column.units)}"
     heading = judged.name.replace(" (", "\n").replace(")", "")
-    figure, drawn = axes(f"true{unit}", f"predicted{unit}", size=SMALL, title=heading)
+    figure, drawn = axes(f"true {label}", f"predicted {label}", size=SMALL, title=heading)
     ends = float(min(truth.min(), predicted.min())), float(max(truth.max(), predicted.max()))
     cells = drawn.hexbin(
         truth, predicted, gridsize=45, extent=(*ends, *ends), norm=LogNorm(), mincnt=1, cmap=COLOR_MAP, linewidths=0,
@@ -108,9 +109,9 @@ def _hexagons(of: Holdout, judged: Judged, o: int) -> Panel:
     )  # fmt: skip
     drawn.plot(ends, ends, "--", color=FRONT, linewidth=1)
     drawn.grid(visible=False)
-    color_bar(drawn, cells)
+    color_bar(drawn, cells, "samples")
     mse, r2 = judged.scores.mse_per_output[o], judged.scores.r2_per_output[o]
-    lines = [f"MSE {number(mse)}", f"R² {r2:.5f}"]
+    lines = [typeset(f"MSE {number(mse)}"), f"R² {r2:.5f}"]
     drawn.text(0.04, 0.98, "\n".join(lines), transform=drawn.transAxes, va="top", fontsize=8.5)
     if judged.record is not None:
         lines += [f"{len(judged.record['hidden'])} layers", f"{judged.record['num_parameters']:,} parameters"]
@@ -145,9 +146,10 @@ def error_maps(of: Holdout, wanted: Sequence[tuple[str, str]]) -> Section:
         pairs = [(a, b) for k, a in enumerate(most) for b in most[k + 1 :]]
         along = listed([f"`{names[i]}` ({_factor(factor[i])})" for i in most])
         sentences.append(
-            f"The mean squared error of the best network varies most along {along}: so much more in the worst than in "
-            "the best twelfth of the samples."
+            f"The mean squared error of the best network varies most along {along}, from the best to the worst twelfth "
+            "of the samples in the order of that input."
         )
+    sentences.append(f"A cell with fewer than {LEAST_IN_CELL} samples is empty.")
     groups = []
     for o in shown:
         panels, said = [], []
@@ -155,12 +157,20 @@ def error_maps(of: Holdout, wanted: Sequence[tuple[str, str]]) -> Section:
             drawn, sentence = _maps(of, o, a, b)
             panels += drawn
             said.append(sentence)
-        groups.append(Section(title=of.output_columns[o].name, sentences=tuple(said), panels=tuple(panels), small=True))
+        groups.append(
+            Section(
+                title=of.output_columns[o].name,
+                sentences=tuple(said),
+                panels=tuple(panels),
+                small=True,
+                stacked=of.baseline is not None,
+            )
+        )
     return Section(title="Error maps", sentences=(*sentences, *left_out), folded=tuple(groups))
 
 
 def _factor(value: float) -> str:
-    return f"{number(value)} times" if np.isfinite(value) else "from nothing"
+    return f"a factor of {number(value)}" if np.isfinite(value) else "from nothing"
 
 
 def _maps(of: Holdout, o: int, a: int, b: int) -> tuple[list[Panel], str]:
@@ -206,8 +216,7 @@ def _map_sentence(of: Holdout, maps: list, cx, cy) -> str:
 
 
 def _range(column, ends: tuple[float, float]) -> str:
-    unit = "" if column.units in ("", "1") else f" {column.units}"
-    return f"`{column.name}` {number(ends[0])} to {number(ends[1])}{unit}"
+    return f"`{column.name}` {number(ends[0])} to {number(ends[1])}{unit(column.units)}"
 
 
 # -- the worst --------------------------------------------------------------------------------------------------------
@@ -238,9 +247,7 @@ def worst(of: Holdout) -> Section:
         scheme = ((of.baseline.predicted_NO - of.truth_NO) ** 2).sum(axis=1)[found.index]
         better = int((scheme < squared_N[found.index]).sum())
         sentences.append(f"On {better} of these {n}, {of.baseline.name} is closer to the truth than the network.")
-    return Section(
-        title=f"The worst {n} samples", sentences=tuple(sentences), panels=(_shift_panel(found),), wide=True, gist=(1,)
-    )
+    return Section(title=f"The worst {n} samples", sentences=tuple(sentences), panels=(_shift_panel(found),), gist=(1,))
 
 
 def _shift_panel(found) -> Panel:

@@ -29,9 +29,10 @@ from hpo.report.style import (
     legend,
     log_scale,
     study_color,
+    study_marker,
     whole_ticks,
 )
-from hpo.report.words import count, listed, number, percent, units_label
+from hpo.report.words import TIMES, count, listed, number, percent, units_label
 from hpo.statistics import FlatPart
 
 # A network counts as good as the best if its error is within a tenth of it.
@@ -103,18 +104,21 @@ def error_against_rank(studies: Sequence[StudyView]) -> Section:
 
 def _mark_flat(drawn, flat: FlatPart | None, study: StudyView) -> None:
     if flat is not None:
-        drawn.axvspan(flat.low, flat.high, color=BAND, linewidth=0, label="end of the flat part, 95 %")
-        drawn.axvline(flat.rank, color=FRONT, linewidth=1.2)
+        if flat.low < flat.high:
+            drawn.axvspan(flat.low, flat.high, color=BAND, linewidth=0, label="its 95 % interval")
+        drawn.axvline(flat.rank, color=FRONT, linewidth=1.2, label="end of the flat part")
     drawn.axvline(study.top, color=FAINT, linestyle=":", linewidth=1.5, label=f"top = {study.top}")
 
 
 def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None) -> list[str]:
     near = int((errors <= 2 * errors[0]).sum())
-    said = [
+    span = (
         f"{count(len(errors), 'trial')} span a factor of {number(errors[-1] / errors[0])} in error, from "
-        f"{number(errors[0])} to {number(errors[-1])}; {near:,} of them ({percent(near / len(errors))}) lie within "
-        "a factor of two of the best."
-    ]
+        f"{number(errors[0])} to {number(errors[-1])}"
+    )
+    if near < len(errors):
+        span += f"; {near:,} of them ({percent(near / len(errors))}) lie within a factor of two of the best"
+    said = [f"{span}."]
     left_out = [count(n, f"{state} trial") for state, n in sorted(study.states(1).items()) if state != "complete"]
     if study.num_on_rungs:
         left_out.append(f"{count(study.num_on_rungs, 'trial')} that ended on rungs")
@@ -125,8 +129,8 @@ def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None)
     if flat is None:
         return [
             *said,
-            "The curve does not flatten towards its best ranks: more trials would still find better ones, or a larger "
-            "subset would tell them apart.",
+            "The curve does not flatten towards its best ranks: more trials would still find better ones"
+            f"{', or a larger subset would tell them apart' if study.p_subset < 1.0 else ''}.",
         ]
     where = {
         "inside": f"`top` = {study.top} lies inside the flat part",
@@ -134,13 +138,25 @@ def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None)
         "beyond": f"`top` = {study.top} reaches beyond the flat part: some of those retrained are not as good",
     }[flat.holds(study.top)]
     small = statistics.smallest_reaching(study.first, flat.error)
+    if flat.rank == len(errors):
+        return [
+            *said,
+            "The curve of errors against rank is flat throughout: all trials lie within a factor of two of the best.",
+            _smallest_sentence(small),
+        ]
     return [
         *said,
         f"The curve of errors against rank is flat up to rank {flat.rank:,} (95 % interval {flat.low:,} to "
         f"{flat.high:,}), over which the error grows by a factor of {number(flat.spread)}; {where}.",
-        f"The shallowest network in the flat part has {count(small.depth, 'hidden layer')} (trial {small.depth_trial})"
-        f", the smallest {count(small.parameters, 'parameter')} (trial {small.parameters_trial}).",
+        _smallest_sentence(small),
     ]
+
+
+def _smallest_sentence(small: statistics.Smallest) -> str:
+    return (
+        f"The shallowest network in the flat part has {count(small.depth, 'hidden layer')} (trial {small.depth_trial})"
+        f", the smallest {count(small.parameters, 'parameter')} (trial {small.parameters_trial})."
+    )
 
 
 # -- 2b, S8, 2e -------------------------------------------------------------------------------------------------------
@@ -163,15 +179,13 @@ def error_of_both_steps(studies: Sequence[StudyView]) -> Section:
                 if of.any():
                     dots(drawn, pairs.step1[of], pairs.step2[of], color, size=6, marker=marker, label=label)
         else:
-            dots(drawn, pairs.step1, pairs.step2, study_color(k), size=5.5, label=study.label)
+            dots(drawn, pairs.step1, pairs.step2, study_color(k), size=5.5, marker=study_marker(k), label=study.label)
         all_x, all_y = [*all_x, *pairs.step1.tolist()], [*all_y, *pairs.step2.tolist()]
         gain = float(np.median(pairs.step1 / pairs.step2))
-        changed = (
-            f"lowers the error {number(gain)} times" if gain >= 1 else f"raises the error {number(1 / gain)} times"
-        )
+        changed, factor = ("lowers", gain) if gain >= 1 else ("raises", 1 / gain)
         sentences.append(
-            f"{prefix(studies, study)}Retraining {count(len(pairs), 'network')} on all the data {changed} (median); "
-            f"the best then has {number(pairs.step2.min())}."
+            f"{prefix(studies, study)}Retraining {count(len(pairs), 'network')} on all the data {changed} the error by "
+            f"a factor of {number(factor)} (median); the best then has {number(pairs.step2.min())}."
         )
     if len(shown) > 1:
         best = {s.label: s.second[0]["validation_mse"] for _, s in shown}
@@ -182,10 +196,11 @@ def error_of_both_steps(studies: Sequence[StudyView]) -> Section:
             f"{min(best, key=best.get)} has the least."
         )
     log_scale(drawn, "x", "y")
-    ends = [min(*all_x, *all_y), max(*all_x, *all_y)]
-    low, high = max(min(all_x), ends[0]), min(max(all_y), ends[1])
-    if low < high:
-        drawn.plot([low, high], [low, high], "--", color=FAINT, linewidth=1, label="no change")
+    low, high = (f(a, b) for f, a, b in zip((max, min), drawn.get_xlim(), drawn.get_ylim(), strict=True))
+    if low < high:  # within what the data span
+        drawn.plot(
+            [low, high], [low, high], "--", color=FAINT, linewidth=1, label="no change", scalex=False, scaley=False
+        )
     legend(drawn)
     return Section(
         title="Error after retraining",
@@ -195,22 +210,23 @@ def error_of_both_steps(studies: Sequence[StudyView]) -> Section:
     )
 
 
-def _for_error(study: StudyView) -> statistics.Pairs:
+def for_error(study: StudyView) -> statistics.Pairs:
     """Retrained trials but those promoted for being light: being light changes what a rank is worth."""
     return statistics.both_steps(study.step1, [r for r in study.step2 if r.get("promoted") != "light"])
 
 
 def rank_against_rank(studies: Sequence[StudyView]) -> Section:
     """Rank in step 2 against rank in step 1 (figure S8)."""
-    shown = [(k, s, pairs) for k, s in enumerate(studies) if len(pairs := _for_error(s)) > 2]
+    shown = [(k, s, pairs) for k, s in enumerate(studies) if len(pairs := for_error(s)) > 2]
     if not shown:
         raise NothingToDraw("a correlation needs three networks that were retrained for their error")
     figure, drawn = axes("rank in step 1", "rank in step 2")
     sentences, widest = [], 1.0
     for k, study, pairs in shown:
         rank2 = np.argsort(np.argsort(pairs.step2)) + 1
-        color = STEP2 if len(studies) == 1 else study_color(k)
-        dots(drawn, pairs.step1_rank, rank2, color, size=5.5, label=study.label if len(studies) > 1 else None)
+        color, marker = (STEP2, "o") if len(studies) == 1 else (study_color(k), study_marker(k))
+        label = study.label if len(studies) > 1 else None
+        dots(drawn, pairs.step1_rank, rank2, color, size=5.5, marker=marker, label=label)
         widest = max(widest, pairs.step1_rank.max() / len(pairs))
         sentences.append(prefix(studies, study) + _correlation_sentence(pairs))
     whole_ticks(drawn, "x", "y")
@@ -243,9 +259,7 @@ def _correlation_sentence(pairs: statistics.Pairs) -> str:
 
 def error_by_rank_group(studies: Sequence[StudyView]) -> Section:
     """Step-2 errors of trials by their rank in step 1 (figure 2e)."""
-    grouped = [
-        (k, s, groups) for k, s in enumerate(studies) if len(groups := statistics.rank_groups(_for_error(s))) > 1
-    ]
+    grouped = [(k, s, groups) for k, s in enumerate(studies) if len(groups := statistics.rank_groups(for_error(s))) > 1]
     if not grouped:
         raise NothingToDraw("rank groups need six networks that were retrained for their error")
     figure, drawn = axes("ranks in step 1", error_label("step 2", studies))
@@ -263,8 +277,10 @@ def error_by_rank_group(studies: Sequence[StudyView]) -> Section:
             medianprops={"color": INK, "linewidth": 1.6},
             whiskerprops={"color": color},
             capprops={"color": color},
-            flierprops={"marker": ".", "markerfacecolor": color, "markeredgecolor": color, "markersize": 4},
+            showfliers=False,
         )
+        for at, g in zip(positions, groups, strict=True):
+            dots(drawn, at + np.linspace(-0.2, 0.2, len(g.errors)), g.errors, color, size=3, alpha=0.6)
         if len(studies) > 1:
             drawn.plot([], [], color=color, label=study.label)
         labels += [f"{g.first:,}-{g.last:,}" for g in groups]
@@ -303,8 +319,11 @@ def _group_sentence(groups: Sequence[statistics.RankGroup]) -> str:
 
 def cost(studies: Sequence[StudyView]) -> Section:
     """Cost against a one-step search (figure 1b), with where the studies lie."""
-    figure, drawn = axes("p_subset: part of the data in step 1", "p_retrain: part of the trials in step 2")
-    points = [(s.p_subset, _p_retrain(s)) for s in studies]
+    figure, drawn = axes(
+        f"{'rungs and ' if any(s.rungs for s in studies) else ''}p_subset: part of the data in step 1",
+        "p_retrain: part of the trials in step 2",
+    )
+    points = [(statistics.cost_fraction(_parts(s), 0.0), _p_retrain(s)) for s in studies]
     low = min(1e-3, *(v for point in points for v in point)) / 1.5
     for level in (1e-4, 1e-3, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0):
         if level > 3 * low:
@@ -313,9 +332,9 @@ def cost(studies: Sequence[StudyView]) -> Section:
             drawn.text(level / 2, level / 2, percent(level), fontsize=8.5, ha="left", va="bottom")
     sentences = []
     for k, (study, point) in enumerate(zip(studies, points, strict=True)):
-        color = FRONT if len(studies) == 1 else study_color(k)
-        dots(drawn, [point[0]], [point[1]], color, size=9, label=study.label, zorder=5)
-        sentences.append(prefix(studies, study) + _cost_sentence(study, *point))
+        color, marker = (FRONT, "o") if len(studies) == 1 else (study_color(k), study_marker(k))
+        dots(drawn, [point[0]], [point[1]], color, size=9, marker=marker, label=study.label, zorder=5, clip_on=False)
+        sentences.append(prefix(studies, study) + _cost_sentence(study, point[1]))
     log_scale(drawn, "x", "y")
     drawn.set_xlim(low, 1.0)
     drawn.set_ylim(low, 1.0)
@@ -333,23 +352,34 @@ def _p_retrain(study: StudyView) -> float:
     return min(1.0, retrained / max(len(study.step1), 1))
 
 
-def _cost_sentence(study: StudyView, p_subset: float, p_retrain: float) -> str:
-    parts, what, taken = [(p_subset, 1.0)], "p_subset", number(p_subset)
-    if study.rungs:
-        parts = step1_parts(Config.from_dict(study.description["config"]).search)
-        taken = " + ".join(f"{number(n)} x {number(p)}" if n < 1.0 else number(p) for p, n in parts)
-        what, taken = "rungs and p_subset", f"({taken})"
-    text = (
-        f"{what} + p_retrain = {taken} + {number(p_retrain)} = "
-        f"{number(statistics.cost_fraction(parts, p_retrain))} of a search that trains every trial on all the data"
-    )
+def _parts(study: StudyView) -> list[tuple[float, float]]:
+    """Of step 1 and its rungs: the part of the samples, and the part of the trials."""
+    if not study.rungs:
+        return [(study.p_subset, 1.0)]
+    return step1_parts(Config.from_dict(study.description["config"]).search)
+
+
+def measured_cost(study: StudyView) -> statistics.Cost | None:
+    """Worker time, None before step 2 or where nothing is known to compare it with."""
     prepared = study.description.get("prepared") or {}
     if not study.step2 or "num_train" not in prepared:
-        return text + "."
-    measured = statistics.measured_cost(
+        return None
+    found = statistics.measured_cost(
         study.step1, study.step2, prepared["num_train"], prepared["num_validation"], study.rungs
     )
-    if measured.fraction is None:
+    return found if found.fraction is not None else None
+
+
+def _cost_sentence(study: StudyView, p_retrain: float) -> str:
+    parts = _parts(study)
+    taken = " + ".join(f"{number(n)} {TIMES} {number(p)}" if n < 1.0 else number(p) for p, n in parts)
+    what, taken = ("rungs and `p_subset`", f"({taken})") if study.rungs else ("`p_subset`", taken)
+    text = (
+        f"{what[0].upper() + what[1:]} + `p_retrain` = {taken} + {number(p_retrain)} = "
+        f"{number(statistics.cost_fraction(parts, p_retrain))} of a search that trains every trial on all the data"
+    )
+    measured = measured_cost(study)
+    if measured is None:
         return text + "."
     return text + (
         f"; measured: {number(measured.step1)} s and {number(measured.step2)} s of worker time, "
@@ -385,7 +415,6 @@ def trials_needed(studies: Sequence[StudyView]) -> Section:
         title="How many trials would have sufficed",
         sentences=tuple(sentences),
         panels=tuple(panels),
-        wide=True,
         gist=(0,) if len(studies) == 1 else (),
     )
 
@@ -412,7 +441,7 @@ def _needed_sentences(study: StudyView, errors: np.ndarray) -> list[str]:
             f"{count(n, 'random trial')} of the {total:,} would have held one of them with 95 % probability."
         )
     flat = flat_of(study)
-    if flat is not None:
+    if flat is not None and flat.rank < total:
         n = statistics.sufficient_trials(total, flat.rank, need=min(study.top, total))
         said.append(
             f"{count(n, 'random trial')} would have put `top` = {study.top} trials into the flat part with 95 % "

@@ -129,8 +129,9 @@ def _read(folder: Path) -> StudyView:
     if study.description is None:
         raise SearchError(f"{folder} is not a study (it has no study.json); give the --out of hpo.search")
     step1, step2 = study.records(1), study.records(2)
-    stage, running = _stage(folder)
-    if not completed(step1) and not completed(step2):
+    stage, running = _stage(folder, len(step2))
+    rungs = study.rung_records()
+    if not any(completed(records) for records in (step1, step2, *rungs)):
         remedy = "wait" if running else f"run `python -m hpo.search --out {folder}`"
         raise SearchError(f"{folder} has no finished trial in step 1 yet; {remedy}. {stage}")
     return StudyView(
@@ -144,11 +145,12 @@ def _read(folder: Path) -> StudyView:
         stage=stage,
         running=running,
         latency=read_latency(folder),
-        rungs=tuple(study.rung_records()),
+        rungs=tuple(rungs),
     )
 
 
-def _stage(folder: Path) -> tuple[str, bool]:
+def _stage(folder: Path, retrained: int) -> tuple[str, bool]:
+    """How far a study is, and whether it runs; `retrained` trials are on record."""
     look = Observer(folder).look()
     words = {"finished": "finished", "running": "still running", "waiting": "about to run", "stopped": "not running"}
     parts = []
@@ -160,8 +162,10 @@ def _stage(folder: Path) -> tuple[str, bool]:
             parts.append(f"{s.name} not begun" if not s.done else f"{s.done:,} done {where}")
             continue
         left = f", about {duration(s.seconds_left)} left" if s.seconds_left and not s.finished else ""
-        rungs = f" ({s.left_on_rungs:,} more ended on rungs)" if s.left_on_rungs else ""
-        parts.append(f"{s.done:,} of {count(s.total, 'trial')} done {where}{rungs}{left}")
+        more = f" ({s.left_on_rungs:,} more ended on rungs)" if s.left_on_rungs else ""
+        if s.step == 2 and retrained > s.done:
+            more = f" ({retrained - s.done:,} more retrained under other settings)"
+        parts.append(f"{s.done:,} of {count(s.total, 'trial')} done {where}{more}{left}")
     return f"The study is {words.get(look.stage, look.stage)}: {'; '.join(parts)}.", look.stage == "running"
 
 

@@ -22,6 +22,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, NullLocator
 
+from hpo.report.words import TIMES, superscript
+
 # name: (on white, on black)
 COLORS = {
     "ink": ("#22272e", "#d8dee6"),
@@ -31,15 +33,17 @@ COLORS = {
     "step2": ("#0b6fb8", "#58b0f0"),
     "front": ("#c93c50", "#ff7b8a"),
     "band": ("#f0e3c0", "#4a4020"),
+    # told apart without red or green cones too, the first five above all; see MARKERS
     "study0": ("#0b6fb9", "#58b0f1"),
-    "study1": ("#c2570c", "#f59a55"),
-    "study2": ("#2b8a3e", "#6cc97d"),
-    "study3": ("#8b3fb0", "#cf94ee"),
-    "study4": ("#b8860b", "#e3bb4b"),
-    "study5": ("#0f8b8d", "#53cdcf"),
-    "study6": ("#b03060", "#f082a8"),
+    "study1": ("#d9660a", "#ff9a3d"),
+    "study2": ("#8d0f1f", "#e8455c"),
+    "study3": ("#14937f", "#a5f2d3"),
+    "study4": ("#2a1f7a", "#d6ccff"),
+    "study5": ("#c23cb0", "#c45fd6"),
+    "study6": ("#8f8000", "#f7e94d"),
 }
 INK, FAINT, GRID, STEP1, STEP2, FRONT, BAND = (COLORS[n][0] for n in list(COLORS)[:7])
+MARKERS = "o^sDvPX"
 _STUDIES = [light for name, (light, _) in COLORS.items() if name.startswith("study")]
 
 # Without viridis's darkest part, which a dark page would swallow.
@@ -93,8 +97,8 @@ class Section:
     panels : tuple of Panel
     small : bool
         Panels stand several in a row.
-    wide : bool
-        Takes as much room as two panels would.
+    stacked : bool
+        Small panels are pairs, which stand one above the other where there is room.
     folded : tuple of Section
         Parts that a reader opens, one of each output; the first is open.
     gist : tuple of int
@@ -105,7 +109,7 @@ class Section:
     sentences: tuple[str, ...]
     panels: tuple[Panel, ...] = ()
     small: bool = False
-    wide: bool = False
+    stacked: bool = False
     folded: tuple[Section, ...] = ()
     gist: tuple[int, ...] = ()
 
@@ -118,6 +122,10 @@ class Section:
 
 def study_color(k: int) -> str:
     return _STUDIES[k % len(_STUDIES)]
+
+
+def study_marker(k: int) -> str:
+    return MARKERS[k % len(MARKERS)]
 
 
 def axes(xlabel: str, ylabel: str, *, size=WIDE, title: str = "") -> tuple[Figure, Axes]:
@@ -146,8 +154,11 @@ def log_scale(drawn: Axes, *which: str) -> None:
 def _label(axis: Axis, low: float, high: float) -> None:
     axis.set_minor_formatter(NullFormatter())
     axis.set_major_formatter(_short)
-    if high / low < 3:
-        axis.set_major_locator(MaxNLocator(nbins=5))
+    if high / low < 1.6:  # too few whole multiples, and as good as linear
+        axis.set_major_locator(MaxNLocator(nbins=4))
+        axis.set_minor_locator(NullLocator())
+    elif high / low < 4:
+        axis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 6.0)))
         axis.set_minor_locator(NullLocator())
     elif high / low < 30:
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -156,19 +167,16 @@ def _label(axis: Axis, low: float, high: float) -> None:
 
 
 def _short(value: float, position: int | None = None) -> str:
-    """500, 0.02, 2e-5."""
+    """500, 20,000, 0.02, 2×10⁻⁵."""
     if 1e-3 <= value < 1e5:
-        return f"{value:g}"
-    return re.sub(r"(\.0+)?e([+-])0*", r"e\2", f"{value:.2e}").replace("e+", "e")
+        return f"{value:,.0f}" if value >= 1e4 else f"{value:g}"
+    mantissa, _, exponent = f"{value:.2e}".partition("e")
+    return f"{float(mantissa):g}{TIMES}10{superscript(int(exponent))}"
 
 
 def _power(value: float, position: int | None = None) -> str:
     """10⁻² in characters of the font: setting it as a formula would take most of the time of drawing."""
-    exponent = round(np.log10(value)) if value > 0 else 0
-    return "10" + str(exponent).translate(_SUPERSCRIPT)
-
-
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"10{superscript(round(np.log10(value)) if value > 0 else 0)}"
 
 
 def color_bar(drawn: Axes, cells, label: str = "") -> None:

@@ -1,4 +1,4 @@
-"""The report's tables: all retrained networks, the best thirty as in Table S1, the worst samples."""
+"""The report's tables: the studies, all retrained networks, the best thirty as in Table S1, the worst samples."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hpo import statistics
 from hpo.report.holdout import NUM_TABLE, Holdout, pool
+from hpo.report.ranks import flat_of, for_error, measured_cost
 from hpo.report.studies import StudyView
+from hpo.report.words import number
 
 # What stands in the page, in Markdown and in LaTeX: column, heading.
 SHOWN = {
@@ -61,6 +64,57 @@ def model_rows(studies: Sequence[StudyView], of: Holdout | None) -> list[dict]:
     return rows
 
 
+# What the page shows of several studies.
+STUDY_SHOWN = {
+    "study": "study",
+    "trials": "trials of step 1",
+    "near": "within twice the best",
+    "flat": "flat up to rank",
+    "best_step1": "best MSE step 1",
+    "retrained": "retrained",
+    "correlation": "rank correlation of the steps",
+    "best_step2": "best MSE step 2",
+    "worker_s": "worker time [s]",
+    "cost": "part of a one-step search",
+}
+
+
+def study_rows(studies: Sequence[StudyView]) -> list[dict]:
+    """One row for each study: what its figures say, in numbers; None where there is nothing to say."""
+    rows = []
+    for study in studies:
+        errors, flat, pairs = [r["validation_mse"] for r in study.first], flat_of(study), for_error(study)
+        correlation, measured = statistics.rank_correlation(pairs.step1, pairs.step2), measured_cost(study)
+        rows.append(
+            {
+                "study": study.label,
+                "trials": len(errors),
+                "near": sum(e <= 2 * errors[0] for e in errors),
+                "flat": flat.rank if flat else None,
+                "flat_low": flat.low if flat else None,
+                "flat_high": flat.high if flat else None,
+                "best_step1": errors[0] if errors else None,
+                "retrained": len(study.second),
+                "correlation": correlation.value if correlation else None,
+                "correlation_low": correlation.low if correlation else None,
+                "correlation_high": correlation.high if correlation else None,
+                "best_step2": study.second[0]["validation_mse"] if study.second else None,
+                "worker_s": measured.step1 + measured.step2 if measured else None,
+                "cost": measured.fraction if measured else None,
+            }
+        )
+    return rows
+
+
+def interval(row: Mapping, column: str) -> str:
+    """A value of `study_rows` as the page shows it, with its interval if it has one."""
+    low, high = row.get(f"{column}_low"), row.get(f"{column}_high")
+    if column == "correlation" and row[column] is not None:
+        return f"{row[column]:.2f}" + (f" ({low:.2f} to {high:.2f})" if low is not None else "")
+    text = number(row[column]) if isinstance(row[column], float) else cell(row[column])
+    return text if low is None or low == high else f"{text} ({cell(low)} to {cell(high)})"
+
+
 def worst_rows(of: Holdout, index: np.ndarray) -> list[dict]:
     """One row for each of the worst samples: where it stands in the file, its inputs, truth and predictions."""
     shown = {"network": of.best} | {j.name: j for j in of.judged if j.record is None}
@@ -85,12 +139,19 @@ def cell(value) -> str:
     if value is None:
         return "-"
     if isinstance(value, float):
-        return f"{value:.3e}" if 0 < abs(value) < 1e-2 else f"{value:.4g}"
+        if 0 < abs(value) < 1e-2:
+            mantissa, _, exponent = f"{value:.3e}".partition("e")
+            return f"{mantissa}e{int(exponent)}"
+        return f"{value:.4g}" if abs(value) < 100 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def shown_columns(rows: Sequence[Mapping]) -> list[str]:
-    return [c for c in SHOWN if c in rows[0]] if rows else []
+    """Of `SHOWN`, those that the rows have; why a network was retrained only where not all were for their error."""
+    if not rows:
+        return []
+    one_reason = {r["promoted"] for r in rows} <= {"error", None}
+    return [c for c in SHOWN if c in rows[0] and not (c == "promoted" and one_reason)]
 
 
 def markdown(rows: Sequence[Mapping]) -> str:

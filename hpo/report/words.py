@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+TIMES, MINUS = "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
 
 
 def count(n: int, noun: str, plural: str | None = None) -> str:
@@ -30,5 +33,25 @@ def listed(items: Sequence[str]) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def superscript(exponent: int) -> str:
+    return str(exponent).translate(_SUPERSCRIPT)
+
+
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def typeset(text: str) -> str:
+    """2.19×10⁻⁵ for 2.19e-5, and a true minus sign, as figures have them."""
+    text = re.sub(r"(?<![\w.])(-?[\d.]+)e(-?\d+)\b", lambda m: f"{m[1]}{TIMES}10{superscript(int(m[2]))}", text)
+    return re.sub(r"(?<![\w.])-(?=\d)", MINUS, text)
+
+
+def unit(units: str) -> str:
+    """` cm s⁻¹` for `cm s-1`, to stand behind a number; nothing for a pure number."""
+    if units in ("", "1"):
+        return ""
+    return " " + re.sub(r"(?<=[A-Za-z])(?:\^|(?=-))(-?\d+)\b", lambda m: superscript(int(m[1])), units)
+
+
 def units_label(units: str) -> str:
-    return f" [{units}]" if units not in ("", "1") else ""
+    return f" [{unit(units)[1:]}]" if unit(units) else ""

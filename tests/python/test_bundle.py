@@ -62,9 +62,7 @@ def test_predictions_do_not_depend_on_how_they_are_batched(make_bundle):
     bundle = make_bundle()
     x = np.random.default_rng(5).lognormal(size=(100, 5))
     # float64: BLAS may sum in another order for another batch size
-    np.testing.assert_allclose(
-        bundle.predict(x, torch.float64, batch=7), bundle.predict(x, torch.float64), rtol=1e-12
-    )
+    np.testing.assert_allclose(bundle.predict(x, torch.float64, batch=7), bundle.predict(x, torch.float64), rtol=1e-12)
 
 
 def test_damaged_and_foreign_files_are_refused(tmp_path, make_bundle):

@@ -32,8 +32,7 @@ def mbn2014():
 def test_batches_equal_pyrcel_state_by_state_whatever_the_block(mbn2014, monkeypatch):
     tair, pressure, wbar, num_aer, r_aer, kappa = states(19)
     expected = [
-        mbn2014(wbar[i] / 100, tair[i], 100 * pressure[i], r_aer[i], SIGMA_G, num_aer[i], kappa[i])
-        for i in range(19)
+        mbn2014(wbar[i] / 100, tair[i], 100 * pressure[i], r_aer[i], SIGMA_G, num_aer[i], kappa[i]) for i in range(19)
     ]
     for block in (4096, 8):  # all at once; two full blocks and a short one
         monkeypatch.setattr(mbn, "STATES_AT_ONCE", block)

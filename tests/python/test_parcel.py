@@ -160,9 +160,7 @@ def test_jacobian_is_the_derivative_of_the_growth_rate():
 
 
 def test_fn_converges_with_tolerance(drawn, produced, capsys):
-    reference = simulate(
-        drawn, ParcelSettings(relative_tolerance=1e-9, absolute_tolerance_s=1e-12, max_steps=100_000)
-    )
+    reference = simulate(drawn, ParcelSettings(relative_tolerance=1e-9, absolute_tolerance_s=1e-12, max_steps=100_000))
     errors = []
     with capsys.disabled():
         print("\n  tolerance   steps   largest |fn difference| per mode           rms per mode")

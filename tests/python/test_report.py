@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from emulator.records import RecordWriter
-from hpo import report
+from hpo import report, statistics
 from hpo.config import Config
-from hpo.report import architecture, command, cost, ranks, tables
+from hpo.report import architecture, command, cost, ranks, rungs, tables
 from hpo.report.studies import read_studies
 from hpo.report.style import NothingToDraw
-from hpo.report.words import count, listed, number, percent
+from hpo.report.words import MINUS, TIMES, count, listed, number, percent, typeset, unit, units_label
 from tests.python import report_cases as cases
 from tests.python import study_cases
 
@@ -67,8 +67,8 @@ def test_error_against_rank_says_where_the_curve_flattens(study):
 def test_error_after_retraining_says_what_it_gained(study):
     gains = [cases.step1_error(k) / mse for k, mse in cases.STEP2.items()]
     assert said(ranks.error_of_both_steps(study)) == (
-        f"Retraining 9 networks on all the data lowers the error {stdlib.median(gains):.3g} times (median); the best "
-        "then has 1.00e-4."
+        f"Retraining 9 networks on all the data lowers the error by a factor of {stdlib.median(gains):.3g} "
+        "(median); the best then has 1.00e-4."
     )
 
 
@@ -103,15 +103,15 @@ def test_depth_and_size_that_suffice_are_named(study):
     )
     assert said(architecture.error_against_parameters(study)) == (
         "The best retrained network has 1,020 parameters (trial 2); the smallest one within twice its error has 40 "
-        "(trial 30), 25.5 times fewer."
+        "(trial 30), fewer by a factor of 25.5."
     )
 
 
 def test_cost_is_promised_and_measured(study):
     # 60 trials of 2 s, 9 of 30 s; a sample of training counts three times: 2600 of step 2 against 260 of step 1
     assert said(ranks.cost(study)) == (
-        "p_subset + p_retrain = 0.1 + 0.15 = 0.25 of a search that trains every trial on all the data; measured: 120 "
-        "s and 270 s of worker time, 0.325 of what such a search would take by step 1's time per sample."
+        "`p_subset` + `p_retrain` = 0.1 + 0.15 = 0.25 of a search that trains every trial on all the data; measured: "
+        "120 s and 270 s of worker time, 0.325 of what such a search would take by step 1's time per sample."
     )
 
 
@@ -126,13 +126,10 @@ def on_rungs(study):
     rung = [r | {"seconds": 0.5} for r in view.step1]
     ended = [r | {"state": "pruned", "rung": 1} for r in rung[30:]]
     description = view.description | {"config": config.to_dict(), "prepared": prepared | sizes}
-    return replace(
-        view, description=description, step1=view.step1[:30] + ended, first=view.first[:30], rungs=(rung,)
-    )
+    return replace(view, description=description, step1=view.step1[:30] + ended, first=view.first[:30], rungs=(rung,))
 
 
 def test_trials_that_ended_on_rungs_are_told_apart_from_pruned_ones(on_rungs):
-    assert "Step 1: 30 complete, 30 ended on rungs; step 2: 9 complete." in command._about([on_rungs])[0]
     assert "Left out: 30 trials that ended on rungs." in said(ranks.error_against_rank([on_rungs]))
     assert "pruned" not in said(architecture.learning_curves([on_rungs]))
     through = "These trials are those that the rungs let through: to have one of them took 2 trials on the first rung."
@@ -141,9 +138,9 @@ def test_trials_that_ended_on_rungs_are_told_apart_from_pruned_ones(on_rungs):
 
 def test_rungs_are_part_of_what_a_search_costs(on_rungs):
     assert said(ranks.cost([on_rungs])) == (
-        "rungs and p_subset + p_retrain = (0.02 + 0.5 x 0.1) + 0.15 = 0.22 of a search that trains every trial on all "
-        "the data; measured: 90 s and 270 s of worker time, 0.267 of what such a search would take by step 1's time "
-        "per sample."
+        f"Rungs and `p_subset` + `p_retrain` = (0.02 + 0.5 {TIMES} 0.1) + 0.15 = 0.22 of a search that trains every "
+        "trial on all the data; measured: 90 s and 270 s of worker time, 0.267 of what such a search would take by "
+        "step 1's time per sample."
     )
 
 
@@ -195,9 +192,39 @@ def test_learning_curves_say_when_trainings_ended(study):
 def test_networks_that_went_wrong_are_described(study):
     # trial 6 alone (5e-3 against 1e-4); layers and parameters of the others: 2, 3, 4, 2, 3, 4, 3, 1 and 40, 1000..1070
     assert said(architecture.histograms(study)) == (
-        "1 network of 9 of step 2 has more than 10 times the best error; their medians are 2 hidden layers and 1,060 "
+        "1 of 9 networks of step 2 has more than 10 times the best error; their medians are 2 hidden layers and 1,060 "
         "parameters, against 3 and 1,025 of the others."
     )
+
+
+def test_rungs_say_how_many_went_on_and_whether_the_order_held(on_rungs):
+    held = "is 1.00 (95 % interval 1.00 to 1.00)"
+    expected = (
+        "60 trials began on p = 0.02; 30 went on to p = 0.1. Spearman's correlation of the errors before and after "
+        f"{held} over 30 trials from p = 0.02 to 0.1; only the best went on, which by itself lowers it. The best 8 of "
+        "step 1 were among the first 8 of 30 on p = 0.02 that went on, so that no more of them need have gone on."
+    )
+    section = rungs.rungs([on_rungs])
+    assert said(section) == expected
+    assert [p.name for p in section.panels] == ["rungs-errors", "rungs-ranks"]
+    # the same 30 in the reverse order on the rung: the best 8 of step 1 were the last there that went on
+    [rung] = on_rungs.rungs
+    reverse = [r | {"validation_mse": cases.step1_error(29 - k)} for k, r in enumerate(rung[:30])] + rung[30:]
+    text = said(rungs.rungs([replace(on_rungs, rungs=(reverse,))]))
+    assert "is -1.00 (95 % interval -1.00 to -1.00) over 30 trials" in text
+    assert text.endswith(
+        "first 30 of 30 on p = 0.02 that went on, so close to the end that others as good may have been left behind."
+    )
+
+
+def test_a_rung_under_way_says_how_far_it_is(on_rungs):
+    [rung] = on_rungs.rungs
+    begun = replace(on_rungs, rungs=(rung[:20],), step1=[], first=[], step2=[], second=[])
+    section = rungs.rungs([begun])
+    assert said(section) == "20 of 60 trials are done on the first rung (p = 0.02)." and len(section.panels) == 1
+    begun = replace(on_rungs, step1=on_rungs.step1[:12], first=on_rungs.first[:12])
+    assert "30 went on to p = 0.1, where 12 are done." in said(rungs.rungs([begun]))
+    assert "need have gone on" not in said(rungs.rungs([begun]))
 
 
 # -- a study in other states --------------------------------------------------------------------------------------
@@ -247,6 +274,21 @@ def test_a_tiny_study_without_step_2_leaves_parts_out_with_a_reason(tmp_path, tr
     assert not [f for f in (tmp_path / "out/figures").iterdir() if f.stat().st_size == 0]
 
 
+def test_a_study_on_its_first_rung_has_a_page_already(tmp_path):
+    folder = cases.make_study(tmp_path / "s", step2=())
+    shutil.move(folder / "step1", folder / "rung1/step1")
+    description = json.loads((folder / "study.json").read_text())
+    description["config"]["search"] |= {"rungs": [0.02], "reduction": 2}
+    description["prepared"]["num_train"]["rung1"], description["prepared"]["num_validation"]["rung1"] = 16, 4
+    (folder / "study.json").write_text(json.dumps(description))
+    sections = report.write_report([folder], tmp_path / "out", latency=False, holdout=False)
+    assert [s.title for s in sections if s.all_panels()] == ["Cost against a one-step search", "Rungs of step 1"]
+    text = (tmp_path / "out/report.html").read_text()
+    assert "60 trials began on p = 0.02; 30 went on to p = 0.1, where 0 are done." in text
+    assert "<li>Error against rank: step 1 has 0 completed trials; a curve needs 2.</li>" in text
+    assert "Not drawn:" not in text  # one heading says so for all
+
+
 def test_trials_of_an_adaptive_search_are_said_to_be_no_random_ones(tmp_path):
     folder = cases.make_study(tmp_path / "s")
     assert "proposed by" not in said(ranks.trials_needed(read_studies([folder])))
@@ -292,6 +334,8 @@ def test_several_studies_are_told_apart_by_their_subset(two):
 
 def test_every_figure_of_the_search_overlays_several_studies(two):
     for title, draw in (*command.SEARCH_FIGURES, *command.LATER_FIGURES):
+        if draw is rungs.rungs:  # these have none
+            continue
         section = command._draw(title, draw, two)
         assert section.all_panels(), section.sentences
     assert re.search(r"p = 0.1: The fastest .* The pick `lightest` is trial 30", said(cost.error_against_latency(two)))
@@ -301,6 +345,20 @@ def test_the_table_pools_several_studies(two):
     rows = tables.model_rows(two, None)
     assert len(rows) == 18 and [r["rank"] for r in rows] == list(range(1, 19))
     assert [(r["study"], r["trial"]) for r in rows[:3]] == [("p = 1", 2), ("p = 0.1", 2), ("p = 1", 3)]
+
+
+def test_the_studies_are_compared_in_a_table(two, on_rungs):
+    rows = tables.study_rows(two)
+    flat = statistics.flat_part([cases.step1_error(k) for k in range(60)])
+    large = {"study": "p = 1", "trials": 60, "near": 40, "best_step1": 1e-4, "retrained": 9, "best_step2": 1e-4}
+    assert rows[0] == rows[0] | large | {"flat": 40, "flat_low": flat.low, "flat_high": flat.high, "worker_s": 390.0}
+    assert rows[1] == rows[1] | {"study": "p = 0.1", "best_step1": pytest.approx(1e-3), "cost": pytest.approx(0.325)}
+    assert rows[1]["correlation"] == pytest.approx(1 - 6 * 38 / (8 * 63))
+    shown = [tables.interval(rows[1], c) for c in tables.STUDY_SHOWN]
+    assert shown[:3] == ["p = 0.1", "60", "40"] and shown[3] == f"40 ({flat.low} to {flat.high})"
+    assert re.fullmatch(r"0\.55 \(-?[01]\.\d\d to [01]\.\d\d\)", shown[6]) and shown[7:] == ["1.00e-4", "390", "0.325"]
+    empty = tables.study_rows([replace(on_rungs, first=[], step2=[], second=[])])[0]
+    assert [tables.interval(empty, c) for c in tables.STUDY_SHOWN][1:] == ["0", "0", "-", "-", "0", "-", "-", "-", "-"]
 
 
 def test_studies_that_measure_errors_differently_are_refused(tmp_path, folder, capsys):
@@ -381,6 +439,9 @@ def test_numbers_are_written_shortly():
     assert [number(v) for v in (0.0, 1.0, 0.00123456, 1234.5, 1.2345e-5, 98765.0)] == [
         "0", "1", "0.00123", "1,234", "1.23e-5", "9.88e4"
     ]  # fmt: skip
+    assert typeset("2.19e-5 to -0.19, step-1, 32-34") == f"2.19{TIMES}10⁻⁵ to {MINUS}0.19, step-1, 32-34"
+    assert [unit(u) for u in ("cm s-1", "m^2", "CO2 kg-1", "1", "")] == [" cm s⁻¹", " m²", " CO2 kg⁻¹", "", ""]
+    assert units_label("cm-3") == " [cm⁻³]" and units_label("1") == ""
     assert [percent(v) for v in (0.5, 0.0123, 1.0)] == ["50 %", "1.2 %", "100 %"]
     assert [count(1, "trial"), count(2000, "trial")] == ["1 trial", "2,000 trials"]
     assert [listed(["a"]), listed(["a", "b"]), listed(["a", "b", "c"])] == ["a", "a and b", "a, b and c"]

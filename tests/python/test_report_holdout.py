@@ -9,6 +9,7 @@ from emulator.variables import Column
 from hpo.report import holdout, quality
 from hpo.report.studies import read_studies
 from hpo.report.style import NothingToDraw
+from hpo.report.words import typeset
 from tests.python import report_cases as cases
 
 
@@ -57,7 +58,7 @@ def test_parity_states_the_errors_of_networks_and_scheme(judged):
         f"OLD has an MSE of {old:.3g}, {old / mse[2]:.3g} times that of the best network; the least R² of an output is "
         f"{1 - 2 * old / variance:.4f} against {1 - 2 * mse[2] / variance:.4f}."
     )
-    assert said[3] == "`z` hardly varies on the hold-out, so that R² has no meaning, and is not drawn."
+    assert said[3] == "`z` hardly varies on the hold-out (R² would have no meaning) and is not drawn."
     assert {k[1] for k in judged.mse} == set(cases.STEP2)  # the table has all nine
     assert judged.mse[0, 3] == pytest.approx(mse[3], rel=1e-5)
 
@@ -67,7 +68,7 @@ def test_parity_panels_carry_mse_and_r2_of_their_output(judged):
     assert [part.title for part in section.folded] == ["y"]
     assert len(section.folded[0].panels) == 5
     mse = judged.best.scores.mse_per_output[0]
-    assert f"MSE {mse:.2e}".replace("e-0", "e-") in section.folded[0].panels[0].alt
+    assert typeset(f"MSE {mse:.2e}".replace("e-0", "e-")) in section.folded[0].panels[0].alt
     assert "4 layers, 1,020 parameters" in section.folded[0].panels[0].alt
 
 

@@ -1,6 +1,7 @@
 """The report's page and files, and the page in a real browser: light and dark, on a phone and on a wide screen."""
 
 import csv
+import json
 import re
 import shutil
 
@@ -26,6 +27,20 @@ def out(tmp_path_factory):
         folder = cases.make_study(parent / "study <1>", trials=220)
         patch.setattr(holdout, "baselines", lambda bundle: {"OLD": old_scheme})
         report.write_report([folder], parent / "out", latency=False)
+    return parent / "out"
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory):
+    """The report on three studies, one of them with a rung, without what the hold-out shows."""
+    parent = tmp_path_factory.mktemp("several")
+    folders = [cases.make_study(parent / f"p-{p}", p_subset=p, factor=0.1 / p) for p in (1.0, 0.1, 0.01)]
+    description = json.loads((folders[1] / "study.json").read_text())
+    description["config"]["search"] |= {"rungs": [0.02], "reduction": 2}
+    description["prepared"]["num_train"]["rung1"], description["prepared"]["num_validation"]["rung1"] = 16, 4
+    (folders[1] / "study.json").write_text(json.dumps(description))
+    shutil.copytree(folders[1] / "step1", folders[1] / "rung1/step1")
+    report.write_report(folders, parent / "out", latency=False, holdout=False)
     return parent / "out"
 
 
@@ -71,6 +86,16 @@ def test_the_figures_of_the_paper_are_all_there(text):
     ):
         assert f'id="{name}-figure_1"' in text, name
     assert "Not drawn" not in text
+
+
+def test_several_studies_are_compared_first_and_told_apart_where_a_reader_opens_it(several):
+    text = (several / "report.html").read_text()
+    assert text.index("The studies") < text.index("<h2>Error against rank")
+    assert "<p>A tick across a curve marks the end of its flat part.</p><div" in text
+    assert re.search(r"<details><summary>In each study</summary><p>p = 1: 60 trials span", text)
+    assert 'id="rungs-errors-2-figure_1"' in text and "p = 0.1: 60 trials began on p = 0.02" in text
+    with open(several / "studies.csv", newline="") as stream:
+        assert [r["study"] for r in csv.DictReader(stream)] == ["p = 1", "p = 0.1", "p = 0.01"]
 
 
 def test_the_page_is_one_file_that_names_no_other(text):
@@ -149,13 +174,16 @@ LOOK = r"""
     }
     return 1;
   };
+  const slanted = (said, r) => said.length > 2 && r.height > 0.4 * r.width && r.width > 0.4 * r.height && r.height > 18;
   for (const svg of document.querySelectorAll('svg')) {
     const name = svg.getAttribute('aria-label').slice(0, 40), box = svg.getBoundingClientRect();
     if (box.width < 100 || box.height < 100) found.push(`${name}: drawn at ${box.width} x ${box.height}`);
     if (box.right > width + 1) found.push(`${name}: reaches beyond the screen`);
+    const shown = [];
     for (const text of svg.querySelectorAll('text')) {
       const r = text.getBoundingClientRect(), said = text.textContent.trim();
       if (!said) continue;
+      shown.push([said, r]);
       const size = parseFloat(getComputedStyle(text).fontSize) * box.width / svg.viewBox.baseVal.width;
       if (size < 7.5) found.push(`${name}: '${said}' is ${size.toFixed(1)} pixels high`);
       if (r.left < box.left - 2 || r.right > box.right + 2 || r.top < box.top - 2 || r.bottom > box.bottom + 2)
@@ -163,6 +191,12 @@ LOOK = r"""
       const ratio = contrast(light(getComputedStyle(text).fill), behind(svg));
       if (ratio < 4.5) found.push(`${name}: '${said}' has a contrast of ${ratio.toFixed(1)}`);
     }
+    shown.forEach(([a, r], k) => shown.slice(k + 1).forEach(([b, q]) => {
+      if (slanted(a, r) || slanted(b, q)) return;
+      const x = Math.min(r.right, q.right) - Math.max(r.left, q.left);
+      const y = Math.min(r.bottom, q.bottom) - Math.max(r.top, q.top);
+      if (x > 1 && y > 4) found.push(`${name}: '${a}' lies on '${b}'`);
+    }));
   }
   for (const e of document.querySelectorAll('h1, h2, p, li, td, th, summary, a')) {
     const ratio = contrast(light(getComputedStyle(e).color), behind(e));
@@ -214,6 +248,12 @@ def test_the_page_reads_well_in_a_browser(browser, out, width, scheme):
     assert (background == "rgb(255, 255, 255)") == (scheme == "light")
 
 
+@pytest.mark.parametrize("width", [400, 1600])
+def test_the_page_of_several_studies_reads_well_too(browser, several, width):
+    wrong, _ = look(browser, several / "report.html", width, "light")
+    assert wrong == []
+
+
 def test_the_page_prints_on_white(browser, out):
     page = browser.new_page(color_scheme="dark")
     page.goto((out / "report.html").as_uri())
@@ -229,7 +269,8 @@ def test_the_look_sees_what_is_wrong(browser, tmp_path):
         "<!doctype html><meta charset=utf-8><style>p{color:#ccc}</style><img src=gone.png>"
         "<div style='width:3000px'>wide</div><p>pale</p><script>console.error('bad')</script>"
         "<svg aria-label='f' viewBox='0 0 1000 1000' style='width:300px'><text x='990' y='500' font-size='10'>cut off"
-        "</text></svg>"
+        "</text><text x='100' y='100' font-size='40'>10,000</text><text x='150' y='100' font-size='40'>20,000</text>"
+        "</svg>"
     )
     wrong, _ = look(browser, tmp_path / "bad.html", 400, "light")
     for sign in (
@@ -240,5 +281,6 @@ def test_the_look_sees_what_is_wrong(browser, tmp_path):
         "cut off",
         "pixels high",
         "contrast of 1.6",
+        "'10,000' lies on '20,000'",
     ):
         assert any(sign in w for w in wrong), (sign, wrong)

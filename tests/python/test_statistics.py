@@ -70,16 +70,31 @@ def test_a_curve_that_steepens_nowhere_has_no_flat_part(parts):
 @pytest.mark.parametrize("rank", [1000, 3333, 6000, 8000])
 @pytest.mark.parametrize("rise", [4.0, 8.0, 60.0])
 def test_a_flat_part_of_many_trials_is_found_on_a_grid(rank, rise):
-    slope = 0.1 / rank
+    slope = 0.5 / rank
     found = statistics.flat_part(
-        curve((rank, math.exp(0.1)), (10_000 - rank, math.exp(rise * slope * (10_000 - rank))))
+        curve((rank, math.exp(0.5)), (10_000 - rank, math.exp(rise * slope * (10_000 - rank))))
     )
     assert abs(found.rank - rank) <= 10_000 / 63 + 1  # one step of the grid
     assert found.low <= found.rank <= found.high
 
 
 def test_a_slope_that_merely_doubles_ends_no_flat_part():
-    assert statistics.flat_part(curve((500, 1.2), (500, 1.2**2))) is None
+    assert statistics.flat_part(curve((500, 2.0), (500, 2.0**2))) is None
+
+
+def test_a_bend_after_a_tenfold_rise_is_the_foot_of_a_wall_and_the_flat_part_lies_before_it():
+    # flat to 150, then a rise and a slope up to 380, where a wall begins that is steeper than all before
+    errors = curve((150, 2.0), (40, 2.5), (190, 5.0), (20, 500.0))
+    found = statistics.flat_part(errors)
+    assert abs(found.rank - 150) <= 400 / 63 + 1 and found.low <= found.rank <= found.high
+    assert found.spread <= statistics.MOST_SPREAD
+    assert statistics.flat_part(curve((380, 27.0), (20, 50.0))) is None  # a steady rise before the wall
+
+
+def test_a_curve_within_a_factor_of_two_is_flat_throughout():
+    found = statistics.flat_part(curve((10, 1.1), (10, 1.7)))
+    assert (found.rank, found.low, found.high) == (20, 20, 20) and found.spread == pytest.approx(1.1 * 1.7, rel=0.02)
+    assert found.holds(20) == "inside"
 
 
 def test_too_few_trials_have_no_flat_part():
