@@ -92,6 +92,28 @@ def test_pkg_config_serves_c_and_fortran(installed, model, expected, tmp_path, l
     assert float(run(tmp_path / "host", model, env=environment)) == expected
 
 
+def test_the_program_of_the_readme_compiles_as_its_line_says_and_gives_the_models_numbers(
+    installed, described_model, tmp_path
+):
+    from emulator.libemulator import LibEmulator
+
+    readme = (ROOT / "README.md").read_text()
+    program, lines = re.search(r"```fortran\n(program host\n.*?)```\n\n((?:    [^\n]*\n)+)", readme, re.DOTALL).groups()
+    (tmp_path / "host.f90").write_text(program)
+    shutil.copy(described_model, tmp_path / "model.onnx")
+    home = tmp_path / "home"
+    home.mkdir()
+    prefix = home / "libemulator"
+    prefix.symlink_to(installed)
+    if not (prefix / "lib/pkgconfig").exists():  # lib64, or Debian's lib/x86_64-linux-gnu
+        lines = lines.replace("libemulator/lib", str(library_folder(installed).relative_to(installed)))
+    run("sh", "-euc", lines.replace("gfortran", FORTRAN), cwd=tmp_path, env=os.environ | {"HOME": str(home)})
+    found = [float(word) for word in run(tmp_path / "host", cwd=tmp_path).split()]
+    model = LibEmulator(described_model)
+    expected = model.infer(model.input_range.mean(axis=0)[None, :])[0]
+    assert found == pytest.approx(expected.tolist(), rel=1e-14)  # digits that list-directed output is sure to have
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
     """What a host would fetch: the sources, as a release's archive has them."""
