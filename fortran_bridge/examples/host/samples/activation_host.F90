@@ -8,62 +8,50 @@ program activation_host
   use host_config, only: config_t, read_config
   use host_errors, only: measure_errors
   use host_fractions, only: write_fractions
-  use host_physics, only: connection_t, connect_model
-  use host_report, only: result_t, print_table, write_json
-  use host_run, only: timing_t, run_physics
+  use host_report, only: run_t, print_table, write_json
+  use host_run, only: run_physics, num_threads
   use host_samples, only: samples_t, read_samples
-  use host_state, only: chunk_t, build_chunks
-  use libemulator, only: emulator_model
+  use host_scheme, only: scheme_t, connect_schemes
+  use host_state, only: chunk_t, build_chunks, collect
   implicit none
 
   type(config_t) :: config
   type(samples_t) :: samples
   type(chunk_t), allocatable :: chunks(:)
-  type(emulator_model) :: model
-  type(connection_t) :: connection
-  type(timing_t) :: timing
-  type(result_t), allocatable :: results(:)
-  character(len=:), allocatable :: namelist_path, errmsg, isa, flags
-  integer :: stat
+  type(scheme_t), allocatable :: schemes(:)
+  type(run_t) :: run
+  character(len=:), allocatable :: namelist_path, errmsg
+  integer :: s
 
   namelist_path = argument()
   if (namelist_path == '--help' .or. namelist_path == '-h') then
     write(output_unit, '(a)') 'usage: activation_host [namelist file]   (default: host.nml)', &
-      'The namelist &host_nl sets scheme, batching, model, samples, sample_rows, output, fractions, num_samples,', &
-      'pcols, pver, repeats; host.nml beside the source says what each is.'
+      'The namelist &host_nl sets scheme, batching, model, fallback, samples, sample_rows, output, fractions,', &
+      'num_samples, pcols, pver, repeats; host.nml beside the source says what each is.'
     stop
   end if
   call read_config(namelist_path, config, errmsg)
   call stop_if(errmsg)
-
-  isa = ''
-  if (config%runs_emulator()) then
-    call model%load(trim(config%model), stat=stat, errmsg=errmsg)
-    call stop_unless_ok(stat, errmsg)
-    call connect_model(model, connection, errmsg)
-    if (allocated(errmsg)) errmsg = "model '"//trim(config%model)//"': "//errmsg
-    call stop_if(errmsg)
-    isa = model%isa()
-  end if
+  call connect_schemes(config, schemes, errmsg)
+  call stop_if(errmsg)
   call read_samples(trim(config%samples), trim(config%sample_rows), config%num_samples, samples, errmsg)
   call stop_if(errmsg)
 
   call build_chunks(samples, config%pcols, config%pver, chunks)
-  call run_physics(config, model, connection, chunks, timing, errmsg)
+  call run_physics(config, chunks, schemes, errmsg)
   call stop_if(errmsg)
 
-  allocate(results(0))
-  if (config%runs_arg()) results = [results, result_t(name='arg', errors=measure_errors(samples, chunks, .false.), &
-    ns_per_point=timing%arg, ns_per_point_number_only=timing%arg_number_only)]
-  if (config%runs_emulator()) results = [results, result_t(name='emulator', &
-    errors=measure_errors(samples, chunks, .true.), ns_per_point=timing%emulator, &
-    parameters=int(model%num_parameters()))]
-  flags = without_paths(compiler_options())
-  call print_table(config, timing, size(chunks), flags, results)
-  call write_json(trim(config%output), config, timing, size(chunks), flags, isa, results, errmsg)
+  do s = 1, size(schemes)
+    call collect(samples%num_samples, chunks, schemes(s)%answers, schemes(s)%found)
+    schemes(s)%errors = measure_errors(samples, schemes(s)%found)
+  end do
+  run = run_t(samples%num_samples, sum(chunks%ncol)*config%pver, size(chunks), num_threads())
+  run%flags = without_paths(compiler_options())
+  call print_table(config, run, schemes)
+  call write_json(trim(config%output), config, run, schemes, errmsg)
   call stop_if(errmsg)
   if (config%fractions /= ' ') then
-    call write_fractions(trim(config%fractions), config, samples%num_samples, chunks, errmsg)
+    call write_fractions(trim(config%fractions), schemes, errmsg)
     call stop_if(errmsg)
   end if
 
@@ -89,13 +77,6 @@ contains
     write(error_unit, '(2a)') 'activation_host: ', message
     stop 1, quiet=.true.
   end subroutine stop_if
-
-  subroutine stop_unless_ok(status, message)
-    integer, intent(in) :: status
-    character(len=:), allocatable, intent(in) :: message
-
-    if (status /= 0) call stop_if(message)
-  end subroutine stop_unless_ok
 
   !> Compiler options that say how code was made; not where files lie.
   function without_paths(options) result(kept)

@@ -11,7 +11,7 @@ module host_state
   use host_samples, only: samples_t
   implicit none
   private
-  public :: chunk_t, build_chunks
+  public :: chunk_t, answer_t, found_t, build_chunks, collect
 
   type :: chunk_t
     integer :: ncol = 0                       !! columns that hold data
@@ -23,11 +23,25 @@ module host_state
     real(r8), allocatable :: na(:,:,:)        !! number, m-3 (pcols, pver, num_modes)
     real(r8), allocatable :: volume(:,:,:)    !! volume, m3 m-3
     real(r8), allocatable :: hygro(:,:,:)     !! hygroscopicity, 1
-    real(r8), allocatable :: fn_arg(:,:,:)        !! activated fraction of number by ARG, 1
-    real(r8), allocatable :: fn_emulator(:,:,:)   !! the same by the emulator
-    real(r8), allocatable :: nact_arg(:,:)        !! activated number by ARG, m-3 (pcols, pver)
-    real(r8), allocatable :: nact_emulator(:,:)   !! the same by the emulator
   end type chunk_t
+
+  !> What a scheme makes of a chunk.
+  type :: answer_t
+    real(r8), allocatable :: fn(:,:,:)          !! activated fraction of number, 1 (pcols, pver, num_modes)
+    real(r8), allocatable :: fm(:,:,:)          !! activated fraction of mass, 1
+    real(r8), allocatable :: fluxn(:,:,:)       !! flux of fn into cloud, m s-1
+    real(r8), allocatable :: fluxm(:,:,:)       !! flux of fm into cloud, m s-1
+    real(r8), allocatable :: flux_fullact(:,:)  !! flux if everything activated, m s-1 (pcols, pver)
+    real(r8), allocatable :: nact(:,:)          !! activated number, all modes together, m-3
+  contains
+    procedure :: prepare
+  end type answer_t
+
+  !> The same, per sample.
+  type :: found_t
+    real(r8), allocatable, dimension(:,:) :: fn, fm, fluxn, fluxm   !! (num_modes, num_samples)
+    real(r8), allocatable, dimension(:) :: flux_fullact, nact       !! (num_samples)
+  end type found_t
 
 contains
 
@@ -62,9 +76,45 @@ contains
     allocate(chunk%t(pcols, pver), chunk%rho(pcols, pver), chunk%w(pcols, pver), chunk%rh(pcols, pver), source=nan)
     allocate(chunk%na(pcols, pver, num_modes), chunk%volume(pcols, pver, num_modes), source=nan)
     allocate(chunk%hygro(pcols, pver, num_modes), source=nan)
-    allocate(chunk%fn_arg(pcols, pver, num_modes), chunk%fn_emulator(pcols, pver, num_modes), source=nan)
-    allocate(chunk%nact_arg(pcols, pver), chunk%nact_emulator(pcols, pver), source=nan)
   end subroutine allocate_chunk
+
+  subroutine prepare(self, pcols, pver)
+    class(answer_t), intent(inout) :: self
+    integer, intent(in) :: pcols, pver
+    real(r8) :: nan
+
+    nan = signalling_nan()
+    allocate(self%fn(pcols, pver, num_modes), self%fm(pcols, pver, num_modes), source=nan)
+    allocate(self%fluxn(pcols, pver, num_modes), self%fluxm(pcols, pver, num_modes), source=nan)
+    allocate(self%flux_fullact(pcols, pver), self%nact(pcols, pver), source=nan)
+  end subroutine prepare
+
+  !> Back from the grid to samples.
+  subroutine collect(num_samples, chunks, answers, found)
+    integer, intent(in) :: num_samples
+    type(chunk_t), intent(in) :: chunks(:)
+    type(answer_t), intent(in) :: answers(:)
+    type(found_t), intent(out) :: found
+    integer :: c, i, k, s
+
+    allocate(found%fn(num_modes, num_samples))
+    allocate(found%fm, found%fluxn, found%fluxm, mold=found%fn)
+    allocate(found%flux_fullact(num_samples), found%nact(num_samples))
+    do c = 1, size(chunks)
+      do k = 1, size(chunks(c)%sample, 2)
+        do i = 1, chunks(c)%ncol
+          s = chunks(c)%sample(i, k)
+          if (s == 0) cycle
+          found%fn(:, s) = answers(c)%fn(i, k, :)
+          found%fm(:, s) = answers(c)%fm(i, k, :)
+          found%fluxn(:, s) = answers(c)%fluxn(i, k, :)
+          found%fluxm(:, s) = answers(c)%fluxm(i, k, :)
+          found%flux_fullact(s) = answers(c)%flux_fullact(i, k)
+          found%nact(s) = answers(c)%nact(i, k)
+        end do
+      end do
+    end do
+  end subroutine collect
 
   subroutine set_point(samples, s, chunk, i, k)
     type(samples_t), intent(in) :: samples
