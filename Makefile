@@ -53,7 +53,7 @@ demo: $(VENV)/.demo library
 	$(PY) -m emulator.export demo/study --pick lightest --tolerance 9 --out demo/lightest.onnx
 	$(PY) -m hpo.report demo/study
 	$(PY) -m emulator.activation compare --host $(BUILD)/fortran_bridge/examples/host/activation_host \
-	    --lightest demo/lightest.onnx --best demo/best.onnx --out demo/summary.json
+	    --model lightest=demo/lightest.onnx --model best=demo/best.onnx --out demo/summary.json
 
 # ---- make test ---------------------------------------------------------------------------------------------------
 

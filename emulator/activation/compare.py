@@ -1,34 +1,45 @@
-"""`python -m emulator.activation compare`: emulators against ARG in the Fortran host, errors and cost in one table."""
+"""`python -m emulator.activation compare`: emulators against ARG in the Fortran hosts, errors and cost in one table.
+
+Every number is that of the drop-in for E3SM's `activate_modal`, as a host gets it: activated fractions of number (fn)
+and of mass (fm) of every mode, fluxes too. The truth is the parcel model's: fn of the samples file, and fm of the
+same threshold (`mass.py`). What the host gives is held against Python's evaluation of the same network.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from emulator.activation.modes import MODE_NAMES
+from emulator.activation import compare_table
+from emulator.activation.baselines import INPUT_NAMES, physical
+from emulator.activation.fortran_hosts import CLIMATE, activation_in_a_step, model_argument, run_activation_host
+from emulator.activation.mass import mass_from_number
 from emulator.candidates import holdout
-from emulator.evaluate import Scores, ScoreSum
+from emulator.evaluate import ScoreSum
+from emulator.heads import head_of_network
 from emulator.libemulator import LibEmulator
 
-# The host sums errors in another order than numpy: 1e5 roundings of 1e-16, on differences from float32 networks.
-_SAME_MSE = 1e-6
+BATCHINGS = ("level", "point")
 _MBN_SAMPLES = 10_000  # about 80 µs each
+# The same float32 layers from inputs that a host has converted to SI units and back: the last bit of an input may
+# differ, and fm amplifies what that makes of fn (up to 50 times, where few activate).
+_SAME_FN = 1e-5
+_SAME_FM = 5e-4
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", type=Path, required=True, metavar="PROGRAM", help="the built activation_host")
-    add("--lightest", type=Path, required=True, metavar="ONNX", help="model.onnx exported with --pick lightest")
-    add("--best", type=Path, required=True, metavar="ONNX", help="model.onnx exported with --pick best")
+    step = "the built climate_host: adds what share of a step activation is (default: the one beside --host, if any)"
+    add("--climate-host", type=Path, metavar="PROGRAM", help=step)
+    what = "an emulator, exported with or without its head; repeat for more"
+    add("--model", type=model_argument, action="append", required=True, metavar="NAME=ONNX", help=what)
     add("--data", type=Path, metavar="FILE", help="samples file, if it was moved since the search")
     add("--pcols", type=int, default=16, help="columns in a chunk of the host (default: 16)")
     add("--repeats", type=int, default=20, help="timed passes over all points (default: 20)")
@@ -45,143 +56,117 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    console = Console(width=None if sys.stdout.isatty() else 130)
-    models = {"lightest": args.lightest, "best": args.best}
-    summary: dict = {}
+    models = dict(args.model)
     for name, path in models.items():
+        if name in ("arg", "mbn2014") or len(models) < len(args.model):
+            raise ValueError(f"--model {name}=...: names are to differ from each other, and from arg and mbn2014")
         if not path.exists():
-            raise FileNotFoundError(f"--{name} {path}: no such file; python -m emulator.export writes it")
+            raise FileNotFoundError(f"--model {name}={path}: no such file; python -m emulator.export writes it")
+    schemes: dict[str, dict] = {"arg": {}}
+    arg_ns: dict[str, list[float]] = {batching: [] for batching in BATCHINGS}
+    for name, path in models.items():
         model = LibEmulator(path)
-        samples, rows = holdout(json.loads(model.metadata("libemulator.provenance")), args.data)
-        host = run_host(args.host, path, samples.path, rows, pcols=args.pcols, repeats=args.repeats)
-        _check_against_python(name, model, samples, rows, host["emulator"]["mse"])
-        if not summary:
-            summary["arg"] = _entry(host["arg"])
-            summary["arg"]["ns_per_point_number_only"] = host["arg"]["ns_per_point_number_only"]
-        summary[name] = _entry(host["emulator"]) | {
+        provenance = json.loads(model.metadata("libemulator.provenance"))
+        samples, rows = holdout(provenance, args.data)
+        x_NI, fn = samples.read(rows)
+        ns = {}
+        for batching in BATCHINGS:
+            host, found = run_activation_host(
+                args.host, path, samples.path, rows, batching=batching, pcols=args.pcols, repeats=args.repeats
+            )
+            arg_ns[batching].append(host["arg"]["ns_per_point"])
+            ns[batching] = host["emulator"]["ns_per_point"]
+        _check_fractions(name, model, provenance, samples, x_NI, found)
+        for scheme in ("arg", "emulator"):
+            _check_errors(name, scheme, host[scheme], found, fn)
+        schemes["arg"] = _entry(host["arg"])
+        schemes[name] = _entry(host["emulator"]) | {
+            "ns_per_point": ns,
             "parameters": model.num_parameters,
             "hidden": list(model.layer_widths[:-1]),
             "model": str(path),
+            "fallbacks": host["emulator"]["fallbacks"],
         }
-    told = ("samples", "pcols", "pver", "threads", "compiler", "compiler_options", "isa")
-    summary["host"] = {k: host[k] for k in told}
-    mbn = _mbn(samples, rows)
+    schemes["arg"]["ns_per_point"] = {batching: float(np.median(v)) for batching, v in arg_ns.items()}
+    mbn = _mbn(samples, x_NI, fn)
     if mbn is not None:
-        summary["mbn2014"] = {
-            "mse": mbn.mse,
-            "mse_per_mode": list(mbn.mse_per_output),
-            "r2_per_mode": list(mbn.r2_per_output),
-            "samples": mbn.num_samples,
-        }
+        schemes["mbn2014"] = mbn
+    step = _add_steps(schemes, models, args)
+    told = ("samples", "points", "pcols", "pver", "threads", "compiler", "compiler_options")
+    summary = {"schema": 2, "host": {k: host[k] for k in told} | {"isa": model.isa}, "step": step, "schemes": schemes}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     temporary = args.out.with_name(f".{args.out.name}.{os.getpid()}")
     temporary.write_text(json.dumps(summary, indent=2) + "\n")
     os.replace(temporary, args.out)
-    _print(console, summary)
+    console = Console(width=None if sys.stdout.isatty() else 130)
+    compare_table.show(console, summary)
     console.print(f"wrote {args.out}")
     return 0
 
 
-def run_host(
-    program: Path, model: Path, samples: Path, rows: np.ndarray, *, pcols: int = 16, repeats: int = 20, threads: int = 1
-) -> dict:
-    """Run `activation_host` with both schemes on the given rows of a samples file; its JSON results.
-
-    Raises
-    ------
-    RuntimeError
-        The host failed; its message is quoted.
-    """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savetxt(folder / "rows.txt", rows, fmt="%d")
-        settings = {
-            "scheme": "both",
-            "model": model.resolve(),
-            "samples": samples.resolve(),
-            "sample_rows": folder / "rows.txt",
-            "output": folder / "host.json",
-            "pcols": pcols,
-            "repeats": repeats,
-        }
-        lines = [f"  {k} = {v if isinstance(v, int) else _quoted(v)}" for k, v in settings.items()]
-        (folder / "host.nml").write_text("&host_nl\n" + "\n".join(lines) + "\n/\n")
-        done = subprocess.run(
-            [str(program.resolve()), str(folder / "host.nml")],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-        )
-        if done.returncode != 0:
-            raise RuntimeError(f"{program} failed: {done.stderr.strip() or done.stdout.strip()}")
-        return json.loads((folder / "host.json").read_text())
-
-
-def _quoted(value) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
-
-
 def _entry(result: dict) -> dict:
-    return {k: result[k] for k in ("mse", "mse_per_mode", "r2_per_mode", "ns_per_point")}
+    return {k: result[k] for k in ("fn", "fm", "number_rmse_cm3")}
 
 
-def _check_against_python(name: str, model: LibEmulator, samples, rows: np.ndarray, host_mse: float) -> None:
-    total = ScoreSum(len(samples.output_columns))
-    x, y = samples.read(rows)
-    total.add(y, model.infer(x))
-    mse = total.scores().mse
-    if not abs(host_mse - mse) <= _SAME_MSE * mse + 1e-15:
-        raise RuntimeError(
-            f"{name}: the Fortran host finds an MSE of {host_mse!r}, Python {mse!r} on the same rows; they must agree"
-        )
+def _check_fractions(name: str, model: LibEmulator, provenance: dict, samples, x_NI, found: dict) -> None:
+    """The host's fractions are those of the network, wherever no input is beyond its training range."""
+    y = model.infer(x_NI)
+    if "head_to_apply" in provenance:
+        head = head_of_network(provenance["head_to_apply"], samples.input_columns, samples.output_columns)
+        fn, fm = head.fractions(x_NI, y)
+    else:
+        fn, fm = y, mass_from_number(y)
+    low, high = model.input_range
+    inside = ~((x_NI < low) | (x_NI > high)).any(axis=1)
+    for what, by_python, tolerance in (("fn", fn, _SAME_FN), ("fm", fm, _SAME_FM)):
+        difference = np.abs(found[f"{what}_emulator"] - by_python)[inside].max(initial=0.0)
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{name}: {what} of the Fortran host and of Python differ by up to {difference:.2g} on the same rows; "
+                "they must agree"
+            )
 
 
-def _mbn(samples, rows: np.ndarray) -> Scores | None:
-    """Scores of Morales Betancourt & Nenes (2014) on the first hold-out rows; None without pyrcel."""
+def _check_errors(name: str, scheme: str, result: dict, found: dict, fn: np.ndarray) -> None:
+    """The errors that the host reports are those of its fractions against the truth."""
+    for what, truth in (("fn", fn), ("fm", mass_from_number(fn))):
+        mse = float(((found[f"{what}_{scheme}"] - truth) ** 2).mean())
+        # sums in another order; fm of the truth by another formula, to 1e-14
+        if not abs(result[what]["mse"] - mse) <= 1e-8 * mse + 1e-20:
+            raise RuntimeError(
+                f"{name}: the Fortran host reports an MSE of {what} of {result[what]['mse']!r} for {scheme}, and gives "
+                f"fractions with {mse!r}; they must agree"
+            )
+
+
+def _mbn(samples, x_NI: np.ndarray, fn: np.ndarray) -> dict | None:
+    """Errors of Morales Betancourt & Nenes (2014) on the first hold-out rows; None without pyrcel or its inputs."""
     from emulator.activation import mbn
-    from emulator.activation.baselines import physical
 
-    if not mbn.is_available():
+    if not mbn.is_available() or tuple(c.name for c in samples.input_columns) != INPUT_NAMES:
         return None
-    x, y = samples.read(rows[:_MBN_SAMPLES])
-    total = ScoreSum(y.shape[1])
-    total.add(y, mbn.activate(**physical(x))[0])
-    return total.scores()
+    x_NI, fn = x_NI[:_MBN_SAMPLES], fn[:_MBN_SAMPLES]
+    entry = {"samples": len(fn)}
+    by_mbn = mbn.activate(**physical(x_NI))
+    for what, found, truth in (("fn", by_mbn[0], fn), ("fm", by_mbn[1], mass_from_number(fn))):
+        total = ScoreSum(truth.shape[1])
+        total.add(truth, found)
+        scores = total.scores()
+        entry[what] = {
+            "mse": scores.mse,
+            "mse_per_mode": list(scores.mse_per_output),
+            "r2_per_mode": list(scores.r2_per_output),
+        }
+    return entry
 
 
-def _print(console: Console, summary: dict) -> None:
-    host = summary["host"]
-    table = Table(
-        title=f"hold-out error over {host['samples']:,} samples (MSE and R² of fn) and cost in the Fortran host",
-        title_justify="left",
-    )
-    table.add_column("")
-    modes = [m.replace("_", " ") for m in MODE_NAMES]
-    for heading in ("MSE", "times below ARG", *modes, "ns/point", "parameters"):
-        table.add_column(heading, justify="right")
-    labels = {"arg": "ARG", "mbn2014": "MBN 2014", "lightest": "lightest", "best": "best"}
-    for key, label in labels.items():
-        if key not in summary:
-            continue
-        s = summary[key]
-        modes = [
-            f"{mse:.1e} ({'-' if r2 is None else f'{r2:.4f}'})"
-            for mse, r2 in zip(s["mse_per_mode"], s["r2_per_mode"], strict=True)
-        ]
-        ratio = summary["arg"]["mse"] / s["mse"]
-        cost = f"{s['ns_per_point']:.0f}" if "ns_per_point" in s else ""
-        parameters = f"{s['parameters']:,}" if "parameters" in s else ""
-        table.add_row(label, f"{s['mse']:.2e}", f"{ratio:,.0f}" if key != "arg" else "", *modes, cost, parameters)
-    console.print(table)
-    console.print(
-        f"Chunks of {host['pcols']} columns x {host['pver']} levels, {host['threads']} thread, {host['compiler']}, "
-        f"libemulator on {host['isa']}.\n'-': the parcel model's fn of that mode hardly varies, so R² has no meaning."
-    )
-    console.print(
-        "ns/point: from the host's variables to activated number. ARG: a call per point, as E3SM makes it, mass "
-        f"fractions and fluxes included; fn alone, a call per level: {summary['arg']['ns_per_point_number_only']:.0f} "
-        "ns."
-    )
-    if "mbn2014" in summary:
-        console.print(f"MBN 2014 (pyrcel) on the first {summary['mbn2014']['samples']} of the samples.")
+def _add_steps(schemes: dict, models: dict[str, Path], args: argparse.Namespace) -> dict:
+    """What each scheme takes of a step of climate_host, into its entry; returns what was run, or why it was not."""
+    program = args.climate_host
+    if program is None:
+        program = args.host.with_name("climate_host")
+        if not program.exists():
+            return {"missing": f"there is no {program}, which is built where MPI is found"}
+    for name in ("arg", *models):
+        schemes[name]["step"] = activation_in_a_step(program, models.get(name))
+    return {"program": str(program)} | CLIMATE

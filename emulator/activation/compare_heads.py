@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +24,7 @@ from rich.table import Table
 
 from emulator.activation.baselines import INPUT_NAMES, physical
 from emulator.activation.constants import Constants
+from emulator.activation.mass import exact_mass_fractions, mass_from_number
 from emulator.activation.modes import LN_SIGMA_G, MODE_NAMES, NUM_MODES
 from emulator.bundle import Bundle, load_bundle
 from emulator.candidates import holdout, retrained_networks
@@ -94,51 +94,6 @@ def _closed_forms(x_NI, smax, temperature, fn, fm, samples, constants: Constants
 
 def _constants(attributes: dict) -> dict[str, float]:
     return {k: float(v) for k, v in attributes.items() if k.startswith("constant_")}
-
-
-def exact_mass_fractions(smax, temperature, r_aer, kappa, constants: Constants) -> np.ndarray:
-    """Activated fraction of mass of every mode, (N, 4), [1], by the parcel model's own criterion.
-
-    Parameters
-    ----------
-    smax, temperature : (N,) arrays
-        Maximum supersaturation, [1], and the temperature there, [K].
-    r_aer, kappa : (N, 4) arrays
-        Number-median dry radius, [um]; hygroscopicity, [1].
-    constants : Constants
-        The parcel model's.
-    """
-    from scipy.special import erfc
-
-    thresholds = _thresholds()(smax, temperature, np.ascontiguousarray(kappa), constants.values())
-    z = np.log(1e6 * thresholds / r_aer) / (math.sqrt(2.0) * LN_SIGMA_G)
-    return 0.5 * erfc(z - 3.0 * LN_SIGMA_G / math.sqrt(2.0))
-
-
-def _thresholds() -> Callable:
-    """Compiled: the smallest dry radius that activates, [m], of every sample and mode."""
-    from numba import njit
-
-    from emulator.activation.kohler import critical_dry_radius
-    from emulator.activation.thermodynamics import kelvin_length
-
-    @njit
-    def thresholds(smax, temperature, kappa, constants):
-        radius = np.empty(kappa.shape)
-        for n in range(kappa.shape[0]):
-            kelvin = kelvin_length(temperature[n], constants)
-            for m in range(kappa.shape[1]):
-                radius[n, m] = critical_dry_radius(smax[n], kappa[n, m], kelvin)
-        return radius
-
-    return thresholds
-
-
-def mass_from_number(fn: np.ndarray) -> np.ndarray:
-    """fm of every mode that a fraction of number implies, (N, 4), [1]; 0 and 1 stay what they are."""
-    from scipy.special import ndtr, ndtri
-
-    return ndtr(ndtri(np.clip(fn, 0.0, 1.0)) + 3.0 * LN_SIGMA_G)
 
 
 def _entry(bundle: Bundle, x_NI, fn, fm, cost: dict) -> dict:

@@ -5,16 +5,14 @@ this file only brings many states through it at once.
 """
 
 import numpy as np
-from scipy.special import erf, erfinv
 
-from emulator.activation.modes import LN_SIGMA_G, NUM_MODES, SIGMA_G
+from emulator.activation.mass import mass_from_number
+from emulator.activation.modes import NUM_MODES, SIGMA_G
 
 STATES_AT_ONCE = 4096  # under vmap the bisection of a block runs until its slowest state is done
 KAPPA_FLOOR = 1.0e-6
 """[1]; nothing of such particles activates either, but nearly inert modes upset pyrcel's root finding: without the
 floor the scheme's MSE against the parcel model was 6.7e-4 in place of 5.5e-4 (3,000 E3SM-like states)."""
-
-MASS_SHIFT = 1.5 * np.sqrt(2.0) * LN_SIGMA_G
 
 
 def is_available() -> bool:
@@ -81,7 +79,7 @@ def activate(tair, pressure, wbar, num_aer, r_aer, kappa):
         )
         smax[rows] = np.asarray(block_smax)[: len(rows)]
         fn[rows] = np.asarray(block_fn)[: len(rows)]
-    return fn, _mass_fraction(fn), smax
+    return fn, mass_from_number(fn), smax
 
 
 def _padding(num_rows, num_states):
@@ -98,9 +96,3 @@ def _block_scheme():
         return smax, fn
 
     return jax.jit(jax.vmap(one))
-
-
-def _mass_fraction(fn):
-    """Activated mass of a lognormal mode of which everything above some size is activated, given its number."""
-    with np.errstate(divide="ignore"):
-        return 0.5 * (1.0 - erf(erfinv(1.0 - 2.0 * fn) - MASS_SHIFT))

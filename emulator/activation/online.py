@@ -8,26 +8,27 @@ the last bits, shows what the system makes of any difference.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from pathlib import Path
+
+from emulator.activation.fortran_hosts import model_argument
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 128 + 2
 
 
-def _model(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
-        raise argparse.ArgumentTypeError(f"'{text}' is not NAME=FILE, such as lightest=demo/lightest.onnx")
-    return name, Path(path)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", type=Path, required=True, metavar="LIBRARY", help="the built libclimate_host.so")
-    add("--model", type=_model, action="append", default=[], metavar="NAME=ONNX", help="an emulator; repeat for more")
+    add(
+        "--model",
+        type=model_argument,
+        action="append",
+        default=[],
+        metavar="NAME=ONNX",
+        help="an emulator; repeat for more",
+    )
     add("--steps", type=int, default=1000, help="time steps (default: 1000)")
     add("--columns", type=int, default=48, help="columns of the grid (default: 48)")
     add("--levels", type=int, default=12, help="its levels (default: 12)")

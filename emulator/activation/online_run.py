@@ -21,6 +21,7 @@ import sys
 
 from emulator.activation.climate_library import ClimateLibrary
 from emulator.activation.constants import CONSTANT_SETS
+from emulator.activation.namelist import write_namelist
 from emulator.activation.workers import PR_SET_PDEATHSIG, THREAD_VARIABLES
 
 LAST_LINES = 5
@@ -69,20 +70,6 @@ def last_step(folder, ends):
             break
         last = step
     return last
-
-
-def write_namelist(path, settings):
-    """Write Fortran's namelist `climate_nl`."""
-    lines = [f"  {name} = {_literal(value)}" for name, value in settings.items()]
-    pathlib.Path(path).write_text("&climate_nl\n" + "\n".join(lines) + "\n/\n")
-
-
-def _literal(value):
-    if isinstance(value, bool):
-        return ".true." if value else ".false."
-    if isinstance(value, int | float):
-        return repr(value).replace("e", "d")
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def run_all(tasks, workers, on_piece):
@@ -169,7 +156,7 @@ def run_pieces(task, on_piece):
         of_piece |= {"history": partial["history"], "restart_out": partial["restart"]}
         if first > 0:
             of_piece["restart_in"] = piece_path(folder, "restart", first)
-        write_namelist(namelist, task.namelist | of_piece)
+        write_namelist(namelist, "climate_nl", task.namelist | of_piece)
         library.run(namelist, scheme)
         for kind, path in files.items():
             os.replace(partial[kind], path)

@@ -9,6 +9,7 @@ import types
 import netCDF4
 import numpy as np
 
+from emulator.activation import namelist
 from tests.host import host_fixtures as fixtures
 
 STEPS = 12
@@ -61,13 +62,7 @@ def write_model(path, **changes):
 
 
 def write_namelist(path, **settings):
-    def value(v):
-        if isinstance(v, bool):
-            return f".{str(v).lower()}."
-        return json.dumps(v).replace('"', "'")
-
-    lines = [f"  {key} = {value(v)}" for key, v in {**SETTINGS, **settings}.items()]
-    path.write_text("&climate_nl\n" + "\n".join(lines) + "\n/\n")
+    namelist.write_namelist(path, "climate_nl", {**SETTINGS, **settings})
 
 
 def run(host, folder, ranks=1, threads=1, environment=None, **settings):

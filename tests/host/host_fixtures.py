@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from emulator.activation import arg
 from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM
+from emulator.activation.namelist import write_namelist
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PER_MODE = ("num_aer", "r_aer", "kappa")
@@ -65,9 +66,7 @@ def flat_inputs(samples, columns=COLUMNS):
     return np.column_stack([flat[name] for name in columns])
 
 
-def write_model(
-    path, samples, columns=COLUMNS, units=None, outputs=("fn_1", "fn_2", "fn_3", "fn_4"), hidden=(24, 20)
-):
+def write_model(path, samples, columns=COLUMNS, units=None, outputs=("fn_1", "fn_2", "fn_3", "fn_4"), hidden=(24, 20)):
     """A network of random weights in the graph that emulator.export writes: log, z-score, Gemm, Relu, Sigmoid.
 
     Weights are drawn per column name, so a model of other column order computes the same function.
@@ -131,11 +130,6 @@ def write_model(
     onnx.save(model, str(path))
 
 
-def write_namelist(path, **settings):
-    lines = [f"  {key} = {json.dumps(value).replace(chr(34), chr(39))}" for key, value in settings.items()]
-    path.write_text("&host_nl\n" + "\n".join(lines) + "\n/\n")
-
-
 def run_host(program, folder, threads=1, **settings):
     """Run activation_host in `folder` with the given namelist; completed process, results, fractions by name."""
     settings = {
@@ -147,7 +141,7 @@ def run_host(program, folder, threads=1, **settings):
     }
     for name in ("host.json", "fractions.nc"):
         (folder / name).unlink(missing_ok=True)
-    write_namelist(folder / "host.nml", **settings)
+    write_namelist(folder / "host.nml", "host_nl", settings)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     done = subprocess.run([program], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     if done.returncode != 0:

@@ -11,10 +11,15 @@ import pytest
 onnxruntime = pytest.importorskip("onnxruntime", reason="the emulator's reference; pip install onnxruntime")
 
 from emulator.activation import arg  # noqa: E402
+from emulator.activation.mass import mass_from_number  # noqa: E402
+from emulator.libemulator import LibEmulator  # noqa: E402
+from tests.host import activation_emulator_fixtures as emulators  # noqa: E402
+from tests.host import climate_fixtures as climate  # noqa: E402
 from tests.host import host_fixtures as fixtures  # noqa: E402
 
 NUM_SAMPLES = 500  # on 7 levels: 72 columns, the last one partly filled; with pcols = 16 the last chunk holds 8
 EPS = np.spacing(1.0)
+ARG_INPUTS = ("tair", "pressure", "wbar", "num_aer", "r_aer", "kappa")
 
 
 def missing_tools():
@@ -57,8 +62,7 @@ def onnx_fn(folder, samples, columns=fixtures.COLUMNS):
 
 
 def arg_fn(samples):
-    names = ("tair", "pressure", "wbar", "num_aer", "r_aer", "kappa")
-    return arg.activate(*(samples[name] for name in names))[0]
+    return arg.activate(*(samples[name] for name in ARG_INPUTS))[0]
 
 
 def test_host_numbers_equal_python_numbers(program, folder):
@@ -69,37 +73,91 @@ def test_host_numbers_equal_python_numbers(program, folder):
     np.testing.assert_allclose(fractions["fn_arg"], arg_fn(samples), rtol=0, atol=32 * EPS)
     # float32 layers of at most 24 terms, summed in another order, then a sigmoid (slope 1/4)
     np.testing.assert_allclose(fractions["fn_emulator"], onnx_fn(folder, samples), rtol=0, atol=2e-6)
+    fm = arg.activate(*(samples[name] for name in ARG_INPUTS))[1]
+    np.testing.assert_allclose(fractions["fm_arg"], fm, rtol=0, atol=32 * EPS)
+    # the same relation by other formulas: fm is steep in fn where few activate
+    np.testing.assert_allclose(fractions["fm_emulator"], mass_from_number(fractions["fn_emulator"]), rtol=0, atol=1e-13)
     for scheme in ("arg", "emulator"):
         number = (fractions[f"fn_{scheme}"] * samples["num_aer"]).sum(axis=1) * 1e6
         np.testing.assert_allclose(fractions[f"nact_{scheme}"], number, rtol=16 * EPS)
+        updraft = 0.01 * samples["wbar"]
+        np.testing.assert_allclose(fractions[f"flux_fullact_{scheme}"], updraft, rtol=EPS)
+        for f in ("n", "m"):
+            flux = fractions[f"f{f}_{scheme}"] * updraft[:, None]
+            np.testing.assert_allclose(fractions[f"flux{f}_{scheme}"], flux, rtol=4 * EPS)
 
 
 def test_reported_errors_are_those_of_the_written_fractions(program, folder):
     samples = fixtures.make_samples(NUM_SAMPLES)
     done, results, fractions = fixtures.run_host(program, folder, pver=7)
     assert done.returncode == 0, done.stderr
+    truth = {"fn": samples["fn"], "fm": mass_from_number(samples["fn"])}
     for scheme in ("arg", "emulator"):
-        error = fractions[f"fn_{scheme}"] - samples["fn"]
-        mse = (error**2).mean(axis=0)
-        r2 = 1 - mse[[0, 1, 3]] / samples["fn"].var(axis=0)[[0, 1, 3]]
         number_error = fractions[f"nact_{scheme}"] * 1e-6 - (samples["fn"] * samples["num_aer"]).sum(axis=1)
         found = results[scheme]
-        np.testing.assert_allclose(found["mse_per_mode"], mse, rtol=1e-12)  # 500 terms summed in another order
-        np.testing.assert_allclose(found["mse"], mse.mean(), rtol=1e-12)
-        np.testing.assert_allclose(np.array(found["r2_per_mode"])[[0, 1, 3]].astype(float), r2, rtol=1e-11)
-        assert found["r2_per_mode"][2] is None  # fn of mode 3 is always 1: no variance
-        np.testing.assert_allclose(found["max_error_per_mode"], np.abs(error).max(axis=0), rtol=1e-12)
+        for what, true in truth.items():
+            error = fractions[f"{what}_{scheme}"] - true
+            mse = (error**2).mean(axis=0)
+            r2 = 1 - mse[[0, 1, 3]] / true.var(axis=0)[[0, 1, 3]]
+            np.testing.assert_allclose(found[what]["mse_per_mode"], mse, rtol=1e-12)  # 500 terms in another order
+            np.testing.assert_allclose(found[what]["mse"], mse.mean(), rtol=1e-12)
+            np.testing.assert_allclose(np.array(found[what]["r2_per_mode"])[[0, 1, 3]].astype(float), r2, rtol=1e-11)
+            assert found[what]["r2_per_mode"][2] is None  # fn of mode 3 is always 1: no variance
+            np.testing.assert_allclose(found[what]["max_error_per_mode"], np.abs(error).max(axis=0), rtol=1e-12)
         np.testing.assert_allclose(found["number_rmse_cm3"], np.sqrt((number_error**2).mean()), rtol=1e-12)
         np.testing.assert_allclose(found["number_bias_cm3"], number_error.mean(), rtol=1e-9)
         assert found["ns_per_point"] > 0
     assert results["samples"] == NUM_SAMPLES
     assert results["points"] == 72 * 7
-    assert results["emulator"]["parameters"] == 16 * 24 + 24 + 24 * 20 + 20 + 20 * 4 + 4
-    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["emulator"])
-    assert float(row[2]) == pytest.approx(results["emulator"]["mse"], rel=1e-3)  # four digits printed
-    assert row[8] == "(-)"
-    row = next(line.split() for line in done.stdout.splitlines() if line.split()[:1] == ["arg"])
-    assert float(row[4].strip("()")) == pytest.approx(results["arg"]["r2_per_mode"][0], abs=6e-4)  # three digits
+    assert "network of 992 parameters that gives fn" in results["emulator"]["described"]
+    for scheme in ("arg", "emulator"):
+        of_number, of_mass = (line.split() for line in done.stdout.splitlines() if line.split()[:1] == [scheme])
+        assert float(of_number[2]) == pytest.approx(results[scheme]["fn"]["mse"], rel=1e-3)  # four digits printed
+        assert float(of_mass[1]) == pytest.approx(results[scheme]["fm"]["mse"], rel=1e-3)
+        assert (of_number[8], of_mass[7]) == ("(-)", "(-)")
+    r2 = float(of_number[4].strip("()")) if of_number[4] != "(<0)" else -1.0
+    assert r2 == pytest.approx(max(-1.0, results["emulator"]["fn"]["r2_per_mode"][0]), abs=6e-4)
+
+
+@pytest.mark.parametrize("kind", ["headed", "ln_smax"])
+def test_networks_that_predict_ln_smax_serve_with_their_head_in_the_file_and_without(program, folder, kind):
+    head = emulators.write_models(folder)
+    x = emulators.training_inputs(300, seed=1)
+    samples = {name: x[:, k] for k, name in enumerate(("tair", "pressure", "rh", "wbar"))}
+    samples |= {name: x[:, 4 + 4 * k : 8 + 4 * k] for k, name in enumerate(("num_aer", "r_aer", "kappa"))}
+    ln_smax = LibEmulator(folder / "ln_smax.onnx").infer(x)
+    fn, fm = head.fractions(x, ln_smax)
+    fixtures.write_samples(folder / "samples.nc", {**samples, "fn": fn})
+    reference = None
+    for batching in ("point", "level", "chunk"):
+        done, results, fractions = fixtures.run_host(program, folder, model=f"{kind}.onnx", batching=batching, pver=7)
+        assert done.returncode == 0, done.stderr
+        assert results["emulator"]["fallbacks"] == 0
+        # float32 layers whose inputs may differ in the last bit; and one fn less than 1 - 1e-7 for another in float32
+        np.testing.assert_allclose(fractions["fn_emulator"], fn, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(fractions["fm_emulator"], fm, rtol=0, atol=1e-4)
+        assert results["emulator"]["fn"]["mse"] < 1e-11
+        assert results["emulator"]["fm"]["mse"] < 1e-9
+        reference = reference or fractions
+        assert all(np.array_equal(fractions[name], reference[name]) for name in fractions)
+
+
+def test_points_outside_of_the_training_range_are_args_and_are_counted_unless_asked_otherwise(program, folder):
+    climate.write_model(folder / "model.onnx")  # trained on 268 K and warmer
+    samples = fixtures.make_samples(NUM_SAMPLES)
+    cold = samples["tair"] < 0.99 * 268.0  # a margin of one per cent
+    done, results, fractions = fixtures.run_host(program, folder, pver=1, pcols=NUM_SAMPLES)
+    assert done.returncode == 0, done.stderr
+    for name in ("fn", "fm", "fluxn", "fluxm", "flux_fullact"):
+        same = (fractions[f"{name}_emulator"] == fractions[f"{name}_arg"]).reshape(NUM_SAMPLES, -1)
+        assert same[cold].all()
+        assert name == "flux_fullact" or not same[~cold].all(axis=1).any()
+    assert results["emulator"]["fallbacks"] == cold.sum()
+    assert results["emulator"]["emulated"] == NUM_SAMPLES - cold.sum()
+    assert f"tair beyond its range: below {cold.sum()}, above 0" in done.stdout
+    _, results, held = fixtures.run_host(program, folder, pver=1, fallback=False)
+    assert results["emulator"]["fallbacks"] == 0
+    assert not (held["fn_emulator"] == held["fn_arg"])[cold].all(axis=1).any()
 
 
 def test_bits_do_not_depend_on_chunk_size_threads_or_batching(program, folder):
@@ -168,7 +226,7 @@ def test_only_the_given_rows_are_used_in_their_order(program, folder, kind):
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(fractions["fn_arg"], arg_fn(samples)[rows], rtol=0, atol=32 * EPS)
     mse = ((fractions["fn_arg"] - samples["fn"][rows]) ** 2).mean()
-    np.testing.assert_allclose(results["arg"]["mse"], mse, rtol=1e-12)
+    np.testing.assert_allclose(results["arg"]["fn"]["mse"], mse, rtol=1e-12)
     assert results["samples"] == 6
     assert results["points"] == 8  # two columns of four; the two points too many repeat the first samples
 
@@ -177,9 +235,9 @@ def test_a_scheme_that_is_not_asked_for_does_not_run(program, folder):
     (folder / "model.onnx").unlink()
     done, results, fractions = fixtures.run_host(program, folder, scheme="arg")
     assert done.returncode == 0, done.stderr
-    assert set(fractions) == {"fn_arg", "nact_arg"}
+    assert set(fractions) == {f"{name}_arg" for name in ("fn", "fm", "fluxn", "fluxm", "flux_fullact", "nact")}
     assert "emulator" not in results
-    assert results["model"] is None
+    assert "model" not in results["arg"]
 
 
 def assert_refused(done, *texts):
@@ -194,11 +252,12 @@ def assert_refused(done, *texts):
     [
         ({"scheme": "tabulated"}, ["scheme = 'tabulated'", "'arg', 'emulator' or 'both'"]),
         ({"batching": "all"}, ["batching = 'all'", "'point', 'level' or 'chunk'"]),
-        ({"pcols": 0}, ["pcols = 0", "1 or more"]),
-        ({"pver": -3}, ["pver = -3", "1 or more"]),
+        ({"pcols": 0}, ["pcols = 0", "1 to"]),
+        ({"pver": -3}, ["pver = -3", "1 to"]),
         ({"repeats": 0}, ["repeats = 0"]),
         ({"num_samples": -1}, ["num_samples = -1"]),
         ({"colour": "red"}, ["colour", "it knows scheme"]),
+        ({"output": ""}, ["output is not set"]),
         ({"samples": "absent.nc"}, ["absent.nc", "cannot be opened"]),
         ({"samples": ""}, ["samples is not set"]),
         ({"model": ""}, ["model is not set"]),
@@ -211,7 +270,7 @@ def assert_refused(done, *texts):
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(program, folder, settings, texts):
     done, _, _ = fixtures.run_host(program, folder, **settings)
-    if "output" in settings or "fractions" in settings:
+    if settings.get("output") or "fractions" in settings:
         done.stdout = ""  # found only when it comes to writing: the table has been printed, and is worth keeping
     assert_refused(done, *texts)
 
@@ -224,7 +283,7 @@ def test_a_missing_namelist_is_named(program, tmp_path):
 def test_help_says_what_the_namelist_sets(program, tmp_path):
     done = subprocess.run([program, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0
-    for name in ("scheme", "batching", "model", "samples", "sample_rows", "pcols", "pver", "repeats"):
+    for name in ("scheme", "batching", "model", "fallback", "samples", "sample_rows", "pcols", "pver", "repeats"):
         assert name in done.stdout
 
 

@@ -16,8 +16,9 @@ import pytest
 from emulator.activation import online, online_study
 from emulator.activation.arg import EXP45_MODE, GAS_CONSTANT_DRY_AIR
 from emulator.activation.modes import LN_SIGMA_G
+from emulator.activation.namelist import write_namelist
 from emulator.activation.online_measures import measure, relative_rms
-from emulator.activation.online_run import piece_path, write_namelist
+from emulator.activation.online_run import piece_path
 from emulator.activation.parcel import simulate
 from emulator.activation.settings import ParcelSettings
 from emulator.activation.states import States
@@ -72,7 +73,7 @@ def variables(folder, run, kind="history", ends=(4,)):
 def test_the_parcel_model_in_the_host_gives_what_it_gives_in_python_at_the_same_points(library, tmp_path):
     grid = {"num_columns": 5, "num_levels": 6, "pcols": 3, "num_steps": 3}
     files = {"history": tmp_path / "history.nc", "restart_out": tmp_path / "restart.nc"}
-    write_namelist(tmp_path / "climate.nml", {**grid, **files, "scheme": "external"})
+    write_namelist(tmp_path / "climate.nml", "climate_nl", {**grid, **files, "scheme": "external"})
     script = fixtures.REPOSITORY / "tests" / "host" / "online_points.py"
     done = subprocess.run(
         [sys.executable, script, library, tmp_path / "climate.nml", tmp_path / "points.npz"],

@@ -8,9 +8,10 @@ import onnxruntime
 import pytest
 import torch
 
-from emulator.activation import compare_heads, kohler
+from emulator.activation import kohler
 from emulator.activation.constants import Constants
 from emulator.activation.head import ATTRIBUTES, KAPPA_LIMITS, RADIUS_LIMITS, ActivationHead, newton_step
+from emulator.activation.mass import exact_mass_fractions, mass_from_number
 from emulator.activation.modes import LN_SIGMA_G, NUM_MODES
 from emulator.activation.states import sample_states
 from emulator.activation.thermodynamics import kelvin_length
@@ -201,12 +202,12 @@ def test_a_bundle_keeps_its_head(head, samples, tmp_path):
 
 def test_the_table_of_heads_knows_the_true_mass_and_what_a_number_implies(head, samples):
     x, t, temperature = samples
-    fm = compare_heads.exact_mass_fractions(np.exp(t[:, 0]), temperature, x[:, 8:12], x[:, 12:16], CONSTANTS)
+    fm = exact_mass_fractions(np.exp(t[:, 0]), temperature, x[:, 8:12], x[:, 12:16], CONSTANTS)
     fn, found = head.fractions(x, t)
     np.testing.assert_allclose(found, fm, rtol=0, atol=2e-4)  # as fn: one Newton step
     partly = (fn > 1e-12) & (fn < 1 - 1e-9)  # beyond, 1 - fn has lost its digits
-    np.testing.assert_allclose(compare_heads.mass_from_number(fn)[partly], found[partly], rtol=0, atol=1e-6)
-    assert compare_heads.mass_from_number(np.array([[0.0, 1.0, 0.0, 1.0]])).tolist() == [[0.0, 1.0, 0.0, 1.0]]
+    np.testing.assert_allclose(mass_from_number(fn)[partly], found[partly], rtol=0, atol=1e-6)
+    assert mass_from_number(np.array([[0.0, 1.0, 0.0, 1.0]])).tolist() == [[0.0, 1.0, 0.0, 1.0]]
 
 
 # -- the hook ----------------------------------------------------------------------------------------------------------
