@@ -1,6 +1,7 @@
 !> What the hosts' readers of namelists have in common: opening, closing, and values out of bounds put into words.
 !!
-!! `errmsg` says what is wrong and what would be right. A check that finds it allocated does nothing: the first error wins.
+!! `errmsg` says what is wrong and what would be right. The first error wins: a check that finds it allocated does
+!! nothing.
 module host_namelist
   use aerosol_activation_constants, only: r8
   implicit none
@@ -68,7 +69,7 @@ contains
 
   subroutine check_choice(name, value, choices, errmsg)
     character(len=*), intent(in) :: name, value
-    character(len=choice_length), intent(in) :: choices(:)
+    character(len=*), intent(in) :: choices(:)
     character(len=:), allocatable, intent(inout) :: errmsg
     integer :: i
 

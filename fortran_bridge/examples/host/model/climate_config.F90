@@ -2,13 +2,11 @@
 module climate_config
   use, intrinsic :: iso_fortran_env, only: int64
   use aerosol_activation_constants, only: r8
+  use host_namelist, only: path_length, choice_length, unset, open_namelist, close_namelist, in_file, check_integer, &
+    check_real, check_choice, check_set, text
   implicit none
   private
-  public :: config_t, read_config, text
-
-  integer, parameter :: path_length = 1024
-  !> Marks a text that the namelist did not set.
-  character(len=*), parameter :: unset = ' '
+  public :: config_t, read_config
   character(len=*), parameter :: known = 'num_columns, num_levels, pcols, num_steps, time_step, seed, pertlim, '// &
     'scheme, batching, model, result_of, fallback, reference, history, history_every, restart_in, restart_out, '// &
     'restart_every, timing, verbose'
@@ -22,12 +20,12 @@ module climate_config
     real(r8) :: time_step = 1800._r8                     !! s
     integer :: seed = 1                                  !! of the columns' differences and of turbulence
     real(r8) :: pertlim = 0._r8                          !! relative perturbation of the initial temperature
-    character(len=16) :: scheme = 'arg'                  !! 'arg', 'emulator', 'both' or 'external'
-    character(len=16) :: batching = 'chunk'              !! points per call: 'point' (1) or 'chunk' (all of a call site)
+    character(len=choice_length) :: scheme = 'arg'       !! 'arg', 'emulator', 'both' or 'external'
+    character(len=choice_length) :: batching = 'chunk'   !! points per call: 'point' (1) or 'chunk' (all of a call site)
     character(len=path_length) :: model = unset          !! model.onnx
-    character(len=16) :: result_of = 'emulator'          !! whose numbers the host takes where scheme is 'both'
+    character(len=choice_length) :: result_of = 'emulator' !! whose numbers the host takes where scheme is 'both'
     logical :: fallback = .true.                         !! ARG where an input lies outside the training range
-    character(len=16) :: reference = 'none'              !! 'arg', 'emulator': timed on the same points
+    character(len=choice_length) :: reference = 'none'   !! 'arg', 'emulator': timed on the same points
     character(len=path_length) :: history = 'history.nc' !! unset: none
     integer :: history_every = 1                         !! steps between records
     character(len=path_length) :: restart_in = unset     !! state to go on from; unset: the initial state
@@ -49,7 +47,7 @@ contains
 
     integer :: num_columns, num_levels, pcols, num_steps, seed, history_every, restart_every, unit, iostat
     real(r8) :: time_step, pertlim
-    character(len=16) :: scheme, batching, result_of, reference
+    character(len=choice_length) :: scheme, batching, result_of, reference
     character(len=path_length) :: model, history, restart_in, restart_out, timing
     logical :: fallback, verbose
     character(len=512) :: iomsg
@@ -78,17 +76,11 @@ contains
     timing = config%timing
     verbose = config%verbose
 
-    open(newunit=unit, file=path, status='old', action='read', iostat=iostat, iomsg=iomsg)
-    if (iostat /= 0) then
-      errmsg = "namelist file '"//path//"' cannot be opened: "//trim(iomsg)
-      return
-    end if
+    call open_namelist(path, unit, errmsg)
+    if (allocated(errmsg)) return
     read(unit, nml=climate_nl, iostat=iostat, iomsg=iomsg)
-    close(unit)
-    if (iostat /= 0) then
-      errmsg = "namelist file '"//path//"': &climate_nl cannot be read: "//trim(iomsg)//'; it knows '//known
-      return
-    end if
+    call close_namelist(path, unit, 'climate_nl', known, iostat, iomsg, errmsg)
+    if (allocated(errmsg)) return
 
     config%num_columns = num_columns
     config%num_levels = num_levels
@@ -111,58 +103,34 @@ contains
     config%timing = timing
     config%verbose = verbose
     call check(config, errmsg)
-    if (allocated(errmsg)) errmsg = "namelist file '"//path//"': "//errmsg
+    if (allocated(errmsg)) errmsg = in_file(path, errmsg)
   end subroutine read_config
 
   subroutine check(config, errmsg)
     type(config_t), intent(in) :: config
     character(len=:), allocatable, intent(inout) :: errmsg
 
-    call check_integer('num_columns', config%num_columns, 1, 10000000)
-    call check_integer('num_levels', config%num_levels, 1, 1000)
-    call check_integer('pcols', config%pcols, 1, 10000000)
-    call check_integer('num_steps', config%num_steps, 1, 100000000)
-    call check_integer('seed', config%seed, 0, 1000000)
-    call check_integer('history_every', config%history_every, 1, 100000000)
-    call check_integer('restart_every', config%restart_every, 0, 100000000)
-    call check_choice('scheme', config%scheme, [character(len=16) :: 'arg', 'emulator', 'both', 'external'])
-    call check_choice('batching', config%batching, [character(len=16) :: 'point', 'chunk'])
-    call check_choice('result_of', config%result_of, [character(len=16) :: 'emulator', 'arg'])
-    call check_choice('reference', config%reference, [character(len=16) :: 'none', 'arg', 'emulator'])
+    call check_integer('num_columns', config%num_columns, 1, 10000000, errmsg)
+    call check_integer('num_levels', config%num_levels, 1, 1000, errmsg)
+    call check_integer('pcols', config%pcols, 1, 10000000, errmsg)
+    call check_integer('num_steps', config%num_steps, 1, 100000000, errmsg)
+    call check_integer('seed', config%seed, 0, 1000000, errmsg)
+    call check_integer('history_every', config%history_every, 1, 100000000, errmsg)
+    call check_integer('restart_every', config%restart_every, 0, 100000000, errmsg)
+    call check_choice('scheme', config%scheme, [character(len=8) :: 'arg', 'emulator', 'both', 'external'], errmsg)
+    call check_choice('batching', config%batching, [character(len=8) :: 'point', 'chunk'], errmsg)
+    call check_choice('result_of', config%result_of, [character(len=8) :: 'emulator', 'arg'], errmsg)
+    call check_choice('reference', config%reference, [character(len=8) :: 'none', 'arg', 'emulator'], errmsg)
+    call check_real('time_step', config%time_step, 1._r8, 7200._r8, '1 to 7200 (s)', errmsg)
+    call check_real('pertlim', config%pertlim, 0._r8, 0.01_r8, '0 to 0.01', errmsg)
+    if (config%needs_model()) call check_set('model', config%model, &
+      "the path of a model.onnx (or scheme = 'arg', which needs none)", errmsg)
     if (allocated(errmsg)) return
     if (int(max(config%num_columns, config%pcols), int64)*config%num_levels > huge(1)) then
       errmsg = 'num_columns (or pcols) times num_levels is to be at most '//text(huge(1))
-    else if (.not. (config%time_step >= 1._r8 .and. config%time_step <= 7200._r8)) then
-      errmsg = 'time_step = '//real_text(config%time_step)//', expected 1 to 7200 (s)'
-    else if (.not. (config%pertlim >= 0._r8 .and. config%pertlim <= 0.01_r8)) then
-      errmsg = 'pertlim = '//real_text(config%pertlim)//', expected 0 to 0.01'
-    else if (config%needs_model() .and. config%model == unset) then
-      errmsg = "model is not set, expected the path of a model.onnx (or scheme = 'arg', which needs none)"
     else if (config%restart_every > 0 .and. config%restart_out == unset) then
       errmsg = 'restart_every = '//text(config%restart_every)//', but restart_out is empty: expected the path to write'
     end if
-
-  contains
-
-    subroutine check_integer(name, value, least, largest)
-      character(len=*), intent(in) :: name
-      integer, intent(in) :: value, least, largest
-
-      if (allocated(errmsg) .or. (value >= least .and. value <= largest)) return
-      errmsg = name//' = '//text(value)//', expected '//text(least)//' to '//text(largest)
-    end subroutine check_integer
-
-    subroutine check_choice(name, value, choices)
-      character(len=*), intent(in) :: name, value
-      character(len=16), intent(in) :: choices(:)
-      integer :: i
-
-      if (allocated(errmsg) .or. any(value == choices)) return
-      errmsg = name//" = '"//trim(value)//"', expected '"//trim(choices(1))//"'"
-      do i = 2, size(choices)
-        errmsg = errmsg//trim(merge(' or', ',  ', i == size(choices)))//" '"//trim(choices(i))//"'"
-      end do
-    end subroutine check_choice
   end subroutine check
 
   pure logical function needs_model(self)
@@ -170,22 +138,4 @@ contains
 
     needs_model = self%scheme == 'emulator' .or. self%scheme == 'both' .or. self%reference == 'emulator'
   end function needs_model
-
-  function text(number)
-    integer, intent(in) :: number
-    character(len=:), allocatable :: text
-    character(len=12) :: buffer
-
-    write(buffer, '(i0)') number
-    text = trim(buffer)
-  end function text
-
-  function real_text(number)
-    real(r8), intent(in) :: number
-    character(len=:), allocatable :: real_text
-    character(len=32) :: buffer
-
-    write(buffer, '(es12.4)') number
-    real_text = trim(adjustl(buffer))
-  end function real_text
 end module climate_config

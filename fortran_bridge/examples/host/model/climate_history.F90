@@ -4,12 +4,13 @@
 !! Rank 0 reads and writes. Every procedure is called by all ranks, and all have the same error afterwards.
 module climate_history
   use aerosol_activation_constants, only: r8
-  use climate_config, only: config_t, text
+  use climate_config, only: config_t
   use climate_decomposition, only: decomposition_t
   use climate_files, only: put_in_place
   use climate_parallel, only: parallel_t, agree, gather_columns, gather_levels, scatter_columns, scatter_levels
   use climate_state, only: chunk_t, field_t, level_fields, column_fields, num_level_states, num_column_states
   use netcdf
+  use host_namelist, only: text
   implicit none
   private
   public :: history_t, open_history, write_history, close_history, write_restart, read_restart

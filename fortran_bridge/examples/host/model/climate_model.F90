@@ -5,7 +5,7 @@ module climate_model
   use aerosol_activation_constants, only: r8
   use climate_activation, only: activation_t, tally_t, connect
   use activation_timing, only: clock_ns
-  use climate_config, only: config_t, read_config, text
+  use climate_config, only: config_t, read_config
   use climate_decomposition, only: decomposition_t, decompose
   use climate_environment, only: environment_t, make_environment, describe_columns, set_initial_state
   use climate_external, only: external_activation
@@ -15,6 +15,7 @@ module climate_model
   use climate_physics, only: step_chunk
   use climate_report, only: report_start, report_end
   use climate_state, only: chunk_t, allocate_chunk, padding_is_intact
+  use host_namelist, only: text
   implicit none
   private
   public :: run_climate

@@ -4,8 +4,9 @@ module climate_report
   use aerosol_activation_constants, only: r8
   use aerosol_activation_mapping, only: known_input_names
   use climate_activation, only: activation_t, tally_t
-  use climate_config, only: config_t, text
+  use climate_config, only: config_t
   use climate_parallel, only: parallel_t, num_threads, total
+  use host_namelist, only: text
   implicit none
   private
   public :: report_start, report_end

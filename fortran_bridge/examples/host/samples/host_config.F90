@@ -80,8 +80,8 @@ contains
     type(config_t), intent(in) :: config
     character(len=:), allocatable, intent(inout) :: errmsg
 
-    call check_choice('scheme', config%scheme, [character(len=choice_length) :: 'arg', 'emulator', 'both'], errmsg)
-    call check_choice('batching', config%batching, [character(len=choice_length) :: 'point', 'level', 'chunk'], errmsg)
+    call check_choice('scheme', config%scheme, [character(len=8) :: 'arg', 'emulator', 'both'], errmsg)
+    call check_choice('batching', config%batching, [character(len=8) :: 'point', 'level', 'chunk'], errmsg)
     call check_set('samples', config%samples, 'the path of a netCDF file of states', errmsg)
     if (config%runs_emulator()) call check_set('model', config%model, &
       "the path of a model.onnx (or scheme = 'arg', which needs none)", errmsg)

@@ -7,8 +7,8 @@ module host_errors
   private
   public :: errors_t, fraction_errors_t, measure_errors, r2_is_meaningful, meaningful_spread
 
-  !> A mode whose true fraction varies by less than this (standard deviation, of a quantity between 0 and 1) has no variance
-  !! worth explaining: the coarse mode activates fully in almost every state, and R^2 would divide by its rare
+  !> A mode whose true fraction varies by less than this (standard deviation, of a quantity between 0 and 1) has no
+  !! variance worth explaining: the coarse mode activates fully in almost every state, and R^2 would divide by its rare
   !! exceptions.
   real(r8), parameter :: meaningful_spread = 0.001_r8
 

@@ -65,8 +65,8 @@ contains
         na = chunk%na(i, k, :)
         volume = chunk%volume(i, k, :)
         hygro = chunk%hygro(i, k, :)
-        call activate_modal_emulator(chunk%w(i, k), default_max_updraft, chunk%t(i, k), chunk%rho(i, k), na, num_modes, &
-          volume, hygro, fn, fm, fluxn, fluxm, answer%flux_fullact(i, k), rh=chunk%rh(i, k), emulator=by, &
+        call activate_modal_emulator(chunk%w(i, k), default_max_updraft, chunk%t(i, k), chunk%rho(i, k), na, &
+          num_modes, volume, hygro, fn, fm, fluxn, fluxm, answer%flux_fullact(i, k), rh=chunk%rh(i, k), emulator=by, &
           counters=counters, stat=stat, errmsg=errmsg)
         if (stat /= 0) return
         answer%fn(i, k, :) = fn

@@ -27,7 +27,8 @@ contains
 
     write(output_unit, '(a, i0, a, i0, 5(a, i0), 3a)') 'activation_host: ', run%num_samples, ' samples on ', &
       run%num_points, ' points: ', run%num_chunks, ' chunks of up to ', config%pcols, ' columns x ', config%pver, &
-      ' levels; threads ', run%num_threads, ', timed passes ', config%repeats, '; a call per ', trim(config%batching), '.'
+      ' levels; threads ', run%num_threads, ', timed passes ', config%repeats, '; a call per ', trim(config%batching), &
+      '.'
     write(output_unit, '(3a)') compiler_version(), ', ', run%flags
     do s = 1, size(schemes)
       if (schemes(s)%name == 'emulator') write(output_unit, '(a)') schemes(s)%by%describe()
@@ -44,8 +45,8 @@ contains
       write(output_unit, '(a8, 10x, es11.3, 23x, a)') schemes(s)%name, schemes(s)%errors%fm%mse, &
         by_mode(schemes(s)%errors%fm)
     end do
-    write(output_unit, '(/, a)') 'ns/point: thread time, median over passes, from the host''s state to fn, fm, fluxes '// &
-      'and activated number; counters off.'
+    write(output_unit, '(/, a)') 'ns/point: thread time, median over passes, from the host''s state to fn, fm, '// &
+      'fluxes and activated number; counters off.'
     if (.not. all(r2_is_meaningful([schemes(1)%errors%fn%truth_spread, schemes(1)%errors%fm%truth_spread]))) &
       write(output_unit, '(a, f0.3, a)') "R2 (-): the parcel model's fraction of that mode hardly varies (standard "// &
       'deviation below 0', meaningful_spread, '), so there is no variance to explain.'
@@ -59,8 +60,8 @@ contains
     integer :: i
 
     associate (c => scheme%counters)
-      write(output_unit, '(5(a, i0))') 'Points: emulated ', c%emulated, ', outside of the training range and left to ARG ', &
-        c%fallbacks, ', without aerosol or updraft ', c%early_returns
+      write(output_unit, '(3(a, i0))') 'Points: emulated ', c%emulated, &
+        ', outside of the training range and left to ARG ', c%fallbacks, ', without aerosol or updraft ', c%early_returns
       do i = 1, size(known_input_names)
         if (c%low(i) + c%high(i) > 0) write(output_unit, '(3a, 2(a, i0))') '  ', trim(known_input_names(i)), &
           ' beyond its range:', ' below ', c%low(i), ', above ', c%high(i)

@@ -29,8 +29,8 @@ contains
         call schemes(s)%answers(c)%prepare(config%pcols, config%pver)
       end do
     end do
-    ! Pass 0 counts, and warms caches and page tables up. The schemes take turns, so that a slow moment of the machine hits
-    ! all.
+    ! Pass 0 counts, and warms caches and page tables up. The schemes take turns, so that a slow moment of the machine
+    ! hits all.
     do pass = 0, config%repeats
       do s = 1, size(schemes)
         call run_pass(trim(config%batching), chunks, pass == 0, schemes(s), ns(pass, s), errmsg)

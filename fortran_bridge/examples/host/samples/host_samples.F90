@@ -1,9 +1,9 @@
 !> Reads generated states and the parcel model's answer from a samples file, the rows that are asked for.
 !!
-!! The truth is the parcel model's: a particle activates whose critical supersaturation (kappa-Koehler theory) lies below
-!! the parcel's maximum. fn is what the file holds. fm is not in it, and follows: in a mode that is where particles are
-!! larger than one radius, and the fraction of mass beyond it is that of aerosol_activation_mass. A file in single
-!! precision gives it within 1e-7 of what the file's S_max gives (40,000 states; tests/host/test_compare.py).
+!! The truth is the parcel model's: a particle activates whose critical supersaturation (kappa-Koehler theory) lies
+!! below the parcel's maximum. fn is what the file holds. fm is not in it, and follows: within a mode, which has one
+!! hygroscopicity, what activates is what is larger than some radius, and aerosol_activation_mass gives the fraction of
+!! mass beyond it. From fn in single precision, within 1e-7 of what the file's S_max gives (tests/host/test_compare.py).
 module host_samples
   use, intrinsic :: ieee_arithmetic, only: ieee_is_finite
   use aerosol_activation_constants, only: r8, num_modes
