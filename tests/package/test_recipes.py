@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 HOSTS = Path(__file__).parent / "hosts"
 PAGE = (ROOT / "fortran_bridge/E3SM.md").read_text()
 FC = os.environ.get("FC", "gfortran")
+FLANG = shutil.which("flang-new-19")
 EDIT = re.compile(
     r"^\*\*`(?P<path>[^`]+)`\*\*, (?P<where>before|after|instead of) `(?P<anchor>[^`]+)`"
     r"(?: \((?P<times>twice|first)\))?:\n```\w+\n(?P<lines>.*?)^```$",
@@ -159,6 +160,25 @@ def test_e3sm_on_gives_the_bits_of_a_direct_call_and_logs_the_checksum(
     assert np.ptp(values) > 0.1
     checksum, size = run("cksum", model).split()[:2]
     assert f"{model} cksum {checksum} {size}" in log
+
+
+@pytest.mark.skipif(FLANG is None, reason="needs flang 19; Debian: apt install flang-19")
+def test_e3sm_on_builds_with_a_compiler_that_opens_the_modules_of_modules(e3sm, model, tmp_path, monkeypatch):
+    """gfortran writes all that a module's user needs into one file; flang, as Intel's and others, opens them anew."""
+    prefix, build, tree = (tmp_path / name for name in ("prefix", "build", "E3SM"))
+    options = ["-DLIBEMULATOR_ACTIVATION=ON", "-DLIBEMULATOR_TESTS=OFF", "-DLIBEMULATOR_TOOLS=OFF"]
+    options += ["-DBUILD_SHARED_LIBS=OFF", "-DCMAKE_INSTALL_LIBDIR=lib", f"-DCMAKE_Fortran_COMPILER={FLANG}"]
+    run("cmake", "-S", ROOT, "-B", build, *options)
+    run("cmake", "--build", build, "--parallel", "2")
+    run("cmake", "--install", build, "--prefix", prefix)
+    shutil.copytree(e3sm, tree, ignore=shutil.ignore_patterns("on"))
+    (tree / "case/Macros.cmake").write_text('set(FFLAGS "-O1")\n')
+    monkeypatch.setattr("tests.package.test_recipes.FC", FLANG)
+    executable = build_e3sm(tree, tree / "on", "-libemulator", os.environ | {"libemulator_ROOT": str(prefix)})
+    namelist(tmp_path, activation_scheme="emulator", activation_emulator_file=model)
+    checksum, size = run("cksum", model).split()[:2]
+    assert f"{model} cksum {checksum} {size}" in run(executable, cwd=tmp_path)
+    assert np.isfinite(np.array((tmp_path / "results.txt").read_text().split(), dtype=float)).all()
 
 
 def test_e3sm_on_without_a_namelist_entry_reads_no_file_and_is_arg(e3sm_on, model, tmp_path):

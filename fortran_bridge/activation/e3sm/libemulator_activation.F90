@@ -110,19 +110,21 @@ contains
     end do
     sum = 0
     do i = 1, size(bytes)
-      call add(int(bytes(i), int64))
+      sum = with_byte(sum, int(bytes(i), int64))
     end do
     length = size(bytes)
     do while (length > 0)
-      call add(length)
+      sum = with_byte(sum, length)
       length = shiftr(length, 8)
     end do
     sum = ieor(sum, low)
   contains
-    pure subroutine add(byte)
-      integer(int64), intent(in) :: byte
-      sum = iand(ieor(shiftl(sum, 8), table(ieor(shiftr(sum, 24), iand(byte, 255_int64)))), low)
-    end subroutine add
+    pure function with_byte(before, byte) result(after)
+      integer(int64), intent(in) :: before, byte  !! of the byte, the lowest eight bits
+      integer(int64) :: after
+
+      after = iand(ieor(shiftl(before, 8), table(ieor(shiftr(before, 24), iand(byte, 255_int64)))), low)
+    end function with_byte
   end function cksum
 
 end module libemulator_activation
