@@ -222,6 +222,7 @@ def test_a_rung_under_way_says_how_far_it_is(on_rungs):
     begun = replace(on_rungs, rungs=(rung[:20],), step1=[], first=[], step2=[], second=[])
     section = rungs.rungs([begun])
     assert said(section) == "20 of 60 trials are done on the first rung (p = 0.02)." and len(section.panels) == 1
+    assert "p = 0.1" not in section.panels[0].alt
     begun = replace(on_rungs, step1=on_rungs.step1[:12], first=on_rungs.first[:12])
     assert "30 went on to p = 0.1, where 12 are done." in said(rungs.rungs([begun]))
     assert "need have gone on" not in said(rungs.rungs([begun]))
