@@ -14,7 +14,8 @@ from typing import Self
 from rich.console import Console, Group
 from rich.live import Live
 
-from hpo.overview import Observer, Overview
+from hpo.observer import Observer
+from hpo.overview import Overview
 from hpo.view import bars, duration, members_text, num, screen, step_text, title
 
 __all__ = ["LiveView", "Reporter", "duration"]

@@ -15,7 +15,8 @@ from rich.console import Console, Group
 from rich.live import Live
 
 from hpo.lines import folded
-from hpo.overview import MemberView, Observer, Overview
+from hpo.observer import Observer
+from hpo.overview import MemberView, Overview
 from hpo.view import counts, duration, members_text, num, screen, title
 
 _MOST_GONE = 5

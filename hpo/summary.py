@@ -86,9 +86,7 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
 def cost_lines(config: Config, result: Result) -> list[str]:
     """Estimate, measurement, and what a one-step search would have taken."""
     prepared = result.description["prepared"]
-    cost = measured_cost(
-        result.step1, result.step2, prepared["num_train"], prepared["num_validation"], result.rungs
-    )
+    cost = measured_cost(result.step1, result.step2, prepared["num_train"], prepared["num_validation"], result.rungs)
     ratio = "-" if cost.fraction is None else f"{cost.fraction:.4g} of it"
     p_retrain = len(result.promotions) / len(result.step1)
     return [

@@ -1,11 +1,11 @@
 """`python -m hpo.bench`: what the search costs. Writes build/bench/search.json and prints tables.
 
-    python -m hpo.bench                     all of it, about ten minutes on an otherwise idle machine
-    python -m hpo.bench --only storage      what keeping trials costs, beside Optuna's storages
-    python -m hpo.bench --only agreement --minutes 3
-                                            three more minutes of 64 trials to their ends, in fleet and plain loop:
-                                            hours in all; every call goes on where the last one ended
-    python -m hpo.bench --quick             seconds: does it work? Its numbers mean nothing.
+python -m hpo.bench                     all of it, about ten minutes on an otherwise idle machine
+python -m hpo.bench --only storage      what keeping trials costs, beside Optuna's storages
+python -m hpo.bench --only agreement --minutes 3
+                                        three more minutes of 64 trials to their ends, in fleet and plain loop:
+                                        hours in all; every call goes on where the last one ended
+python -m hpo.bench --quick             seconds: does it work? Its numbers mean nothing.
 """
 
 from __future__ import annotations

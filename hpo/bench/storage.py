@@ -15,7 +15,7 @@ from hpo.bench import bookkeeping, peers
 from hpo.journal import Journal
 from hpo.members import Crew, Member
 from hpo.mirror import STUDY_NAMES, Follower
-from hpo.overview import Observer
+from hpo.observer import Observer
 from hpo.space import Space
 from hpo.step1 import Step1Source
 from hpo.storage import Storage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpo.config import DEFAULT_TOP
 from hpo.errors import SearchError
-from hpo.overview import Observer
+from hpo.observer import Observer
 from hpo.progress import duration
 from hpo.report.words import count
 from hpo.statistics import completed

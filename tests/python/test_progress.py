@@ -6,7 +6,7 @@ import time
 
 from rich.console import Console
 
-from hpo.overview import Observer
+from hpo.observer import Observer
 from hpo.progress import LiveView, Reporter
 from tests.python.study_cases import BEGIN, append, describe, make_config, make_record, member, worker
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from hpo import status
 from hpo.lines import folded
-from hpo.overview import Observer
+from hpo.observer import Observer
 from hpo.view import screen
 from tests.python.study_cases import BEGIN, append, describe, make_config, make_record, member, worker
 
