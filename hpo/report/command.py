@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hpo.command import make_folder
 from hpo.errors import SearchError
-from hpo.report import architecture, cost, quality, ranks, rungs, tables
+from hpo.report import architecture, cost, hyperparameters, quality, ranks, rungs, tables
 from hpo.report.holdout import MOST_SAMPLES, Holdout, judge, worst_samples
 from hpo.report.page import page
 from hpo.report.studies import StudyView, read_latency, read_studies
@@ -31,6 +31,7 @@ SEARCH_FIGURES = (
     ("Error against latency", cost.error_against_latency),
     ("Inference time", cost.inference_time),
     ("How many trials would have sufficed", ranks.trials_needed),
+    ("Error against other hyperparameters", hyperparameters.hyperparameters),
     ("Rungs of step 1", rungs.rungs),
     ("Learning curves", architecture.learning_curves),
 )
@@ -85,8 +86,7 @@ def write_report(
     if latency:
         studies, notes = _with_latencies(studies, say)
     say("drawing the search")
-    figures = [row for row in SEARCH_FIGURES if row[1] is not rungs.rungs or any(s.rungs for s in studies)]
-    sections = [_draw(title, draw, studies) for title, draw in figures]
+    sections = [_draw(title, draw, studies) for title, draw in SEARCH_FIGURES if _concerns(draw, studies)]
     judged, more = _holdout(studies, holdout, data, samples, maps, say)
     sections += [*more, *(_draw(title, draw, studies) for title, draw in LATER_FIGURES)]
     rows = tables.model_rows(studies, judged)
@@ -108,6 +108,13 @@ def _with_latencies(studies: list[StudyView], say) -> tuple[list[StudyView], lis
         notes += [note] if note else []
         measured.append(StudyView(**(vars(study) | {"latency": read_latency(study.folder)})))
     return measured, notes
+
+
+def _concerns(draw: Callable[..., Section], studies: Sequence[StudyView]) -> bool:
+    """Whether the studies have what the figure is about at all."""
+    if draw is rungs.rungs:
+        return any(s.rungs for s in studies)
+    return draw is not hyperparameters.hyperparameters or any(hyperparameters.has_any(s) for s in studies)
 
 
 def _draw(title: str, draw: Callable[..., Section], *arguments) -> Section:

@@ -37,6 +37,8 @@ from hpo.statistics import FlatPart
 
 # A network counts as good as the best if its error is within a tenth of it.
 NEAR = 1.1
+# A flat part over which the error grows more than so many times is said to be one in the paper's wide sense only.
+_WIDE = 3.0
 
 
 def each(studies: Sequence[StudyView], least: int, step: int, what: str) -> list[tuple[int, StudyView]]:
@@ -104,9 +106,9 @@ def error_against_rank(studies: Sequence[StudyView]) -> Section:
 
 def _mark_flat(drawn, flat: FlatPart | None, study: StudyView) -> None:
     if flat is not None:
+        drawn.axvline(flat.rank, color=FRONT, linewidth=1.2, label="end of the flat part")
         if flat.low < flat.high:
             drawn.axvspan(flat.low, flat.high, color=BAND, linewidth=0, label="its 95 % interval")
-        drawn.axvline(flat.rank, color=FRONT, linewidth=1.2, label="end of the flat part")
     drawn.axvline(study.top, color=FAINT, linestyle=":", linewidth=1.5, label=f"top = {study.top}")
 
 
@@ -138,6 +140,7 @@ def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None)
         "beyond": f"`top` = {study.top} reaches beyond the flat part: some of those retrained are not as good",
     }[flat.holds(study.top)]
     small = statistics.smallest_reaching(study.first, flat.error)
+    wide = ", if an order of magnitude counts as flat," if flat.spread > _WIDE else ""
     if flat.rank == len(errors):
         return [
             *said,
@@ -146,7 +149,7 @@ def _rank_sentences(study: StudyView, errors: np.ndarray, flat: FlatPart | None)
         ]
     return [
         *said,
-        f"The curve of errors against rank is flat up to rank {flat.rank:,} (95 % interval {flat.low:,} to "
+        f"The curve of errors against rank is flat{wide} up to rank {flat.rank:,} (95 % interval {flat.low:,} to "
         f"{flat.high:,}), over which the error grows by a factor of {number(flat.spread)}; {where}.",
         _smallest_sentence(small),
     ]
@@ -436,9 +439,10 @@ def _needed_sentences(study: StudyView, errors: np.ndarray) -> list[str]:
         best = study.second[0]["validation_mse"]
         good = sum(r["validation_mse"] <= NEAR * best for r in study.second)
         n = statistics.sufficient_trials(total, good)
+        enough = f"{count(n, 'random trial')} of the {total:,}" if n < total else f"no fewer than all {total:,} trials"
         said.append(
-            f"{count(good, 'network')} came within {percent(NEAR - 1)} of the best error of step 2: "
-            f"{count(n, 'random trial')} of the {total:,} would have held one of them with 95 % probability."
+            f"{count(good, 'network')} came within {percent(NEAR - 1)} of the best error of step 2: {enough} would "
+            "have held one of them with 95 % probability."
         )
     flat = flat_of(study)
     if flat is not None and flat.rank < total:

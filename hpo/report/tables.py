@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -179,4 +180,4 @@ def latex(rows: Sequence[Mapping]) -> str:
 def _latex(text: str) -> str:
     for character in "&%$#_{}":
         text = text.replace(character, f"\\{character}")
-    return text
+    return re.sub(r"^(-?[\d.]+)e(-?\d+)$", r"$\1\\times10^{\2}$", text)

@@ -16,7 +16,7 @@ import pytest
 from emulator.records import RecordWriter
 from hpo import report, statistics
 from hpo.config import Config
-from hpo.report import architecture, command, cost, ranks, rungs, tables
+from hpo.report import architecture, command, cost, hyperparameters, ranks, rungs, tables
 from hpo.report.studies import read_studies
 from hpo.report.style import NothingToDraw
 from hpo.report.words import MINUS, TIMES, count, listed, number, percent, typeset, unit, units_label
@@ -217,6 +217,37 @@ def test_rungs_say_how_many_went_on_and_whether_the_order_held(on_rungs):
     )
 
 
+def test_hyperparameters_are_ranked_by_what_they_explain(study):
+    """The learning rate grows with the error; the optimizer alternates; momentum is there with sgd alone."""
+    [view] = study
+    config = view.description["config"]
+    rate = {"low": 1e-4, "high": 0.1, "log": True}
+    momentum = {"low": 0.5, "high": 0.9, "when": {"optimizer": ["sgd"]}}
+    train = config["train"] | {"learning_rate": rate, "optimizer": ["adam", "sgd"], "momentum": momentum}
+    rates = [10.0 ** (-4 + 3 * k / 59) for k in range(60)]
+
+    def params(k):
+        drawn = {"num_hidden": 2, "learning_rate": rates[k], "optimizer": ("adam", "sgd")[k % 2]}
+        return drawn | ({"momentum": 0.5 + 0.4 * (k * 7 % 60) / 60} if k % 2 else {})
+
+    first = [r | {"params": params(r["trial"])} for r in view.first]
+    searched = replace(view, description=view.description | {"config": config | {"train": train}}, first=first)
+    section = hyperparameters.hyperparameters([searched])
+    # ranks 1 to 60 in eight parts in order: variance of the means of the parts against that of all
+    parts = np.array_split(np.arange(1, 61), 8)
+    share = sum(len(p) * (p.mean() - 30.5) ** 2 for p in parts) / sum((k - 30.5) ** 2 for k in range(1, 61))
+    least = stdlib.median(cases.step1_error(k) for k in range(8))
+    assert said(section) == (
+        f"The order of the errors depends on `learning_rate` ({100 * share:.0f} % of the variance of the ranks; least "
+        f"median error {number(least)} at 1.00e-4 to {number(rates[7])}); on `optimizer` and `momentum` no more than "
+        "chance would have it."
+    )
+    assert [p.name for p in section.panels] == ["parameter-learning_rate", "parameter-optimizer", "parameter-momentum"]
+    found = {f.parameter.name: f for f in hyperparameters.influences(searched)}
+    assert len(found["momentum"].errors) == 30 and len(found["momentum"].parts) == 6
+    assert not hyperparameters.has_any(view)
+
+
 def test_a_rung_under_way_says_how_far_it_is(on_rungs):
     [rung] = on_rungs.rungs
     begun = replace(on_rungs, rungs=(rung[:20],), step1=[], first=[], step2=[], second=[])
@@ -252,6 +283,16 @@ def test_a_curve_without_a_flat_part_is_said_to_have_none(tmp_path, monkeypatch)
     assert "The curve does not flatten towards its best ranks" in said(ranks.error_against_rank(study))
     assert "flat part" not in said(ranks.trials_needed(study))
     assert "within twice the best step-1 error" in said(architecture.subsets_of_trials(study))
+
+
+def test_a_flat_part_that_is_one_in_a_wide_sense_only_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        cases, "step1_error", lambda k: 1e-3 * 6.0 ** (min(k, 39) / 39) * 200.0 ** (max(k - 39, 0) / 20)
+    )
+    study = read_studies([cases.make_study(tmp_path / "s")])
+    text = said(ranks.error_against_rank(study))
+    assert "is flat, if an order of magnitude counts as flat, up to rank 40 (95 % interval" in text
+    assert "grows by a factor of 6;" in text
 
 
 def test_top_beyond_the_flat_part_is_said(tmp_path, monkeypatch):
@@ -335,7 +376,7 @@ def test_several_studies_are_told_apart_by_their_subset(two):
 
 def test_every_figure_of_the_search_overlays_several_studies(two):
     for title, draw in (*command.SEARCH_FIGURES, *command.LATER_FIGURES):
-        if draw is rungs.rungs:  # these have none
+        if not command._concerns(draw, two):  # no rungs, and nothing but depth and widths was searched
             continue
         section = command._draw(title, draw, two)
         assert section.all_panels(), section.sentences
@@ -401,7 +442,8 @@ def test_the_latex_table_compiles_or_at_least_balances(study, tmp_path):
     assert len(body) == 1 + 9
     columns = re.search(r"begin\{tabular\}\{([lr]+)\}", text)[1]
     assert {line.count("&") for line in body} == {len(columns) - 1}
-    assert not re.search(r"(?<!\\)[_%#$]", text.partition("\n")[2])
+    assert r"& $1.000\times10^{-4}$ &" in text and not re.search(r"\de-\d", text)
+    assert not re.search(r"(?<!\\)[_%#]", text.partition("\n")[2]) and text.count("$") % 2 == 0
     if shutil.which("pdflatex"):
         document = rf"\documentclass{{article}}\begin{{document}}{text}\end{{document}}"
         (tmp_path / "t.tex").write_text(document)
