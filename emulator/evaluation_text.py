@@ -147,9 +147,8 @@ def _number(value: float) -> str:
         return f"{value:.0f}"
     if value == 0.0 or 0.001 <= abs(value) < 99999:
         return next(text for text in (f"{value:.{digits}g}" for digits in (4, 3, 2)) if len(text) <= 7)
-    text = f"{value:.1e}"
-    mantissa, _, exponent = text.partition("e")
-    return f"{mantissa}e{int(exponent)}"
+    texts = (f"{value:.{digits}e}".partition("e") for digits in (1, 0))
+    return next(t for t in (f"{mantissa}e{int(exponent)}" for mantissa, _, exponent in texts) if len(t) <= 7)
 
 
 def _r2(value: float | None) -> str:

@@ -15,6 +15,7 @@ from emulator import evaluate
 from emulator.bundle import load_bundle, save_bundle
 from emulator.candidates import rows_of_part
 from emulator.dataset import SampleFile
+from emulator.evaluation_text import _number
 from emulator.export import write_onnx, write_torchscript
 from emulator.mlp import MLPSpec, build_mlp
 from emulator.normalise import Normaliser
@@ -326,3 +327,11 @@ def test_help_names_every_option(capsys):
     text = capsys.readouterr().out
     for option in ("--data", "--backend", "--against", "--part", "--where", "--worst", "--json", "--csv"):
         assert option in text
+
+
+def test_a_number_fits_its_column_whatever_its_sign_and_size():
+    sizes = [s * m * 10.0**e for s in (1, -1) for m in (1, 1.2345678, 9.99996) for e in range(-12, 13)]
+    for value in sizes:
+        text = _number(value)
+        assert len(text) <= 7, text
+        assert float(text) == pytest.approx(value, rel=0.2)  # one digit of -1.2e-12, four where there is room

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import netCDF4
 import numpy as np
@@ -12,8 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from rich.console import Console
 
-from emulator import candidate_errors, export, latency
+from emulator import candidate_errors, export, export_text, latency
 from emulator.bundle import Bundle, load_bundle, save_bundle
 from emulator.candidates import retrained_networks
 from emulator.dataset import SampleFile
@@ -22,6 +24,7 @@ from emulator.mlp import ACTIVATIONS, NORMALIZATIONS, MLPSpec, build_mlp, fold_b
 from emulator.normalise import Normaliser
 from emulator.records import RecordWriter
 from emulator.split import split_rows
+from emulator.variables import Column
 from hpo.retrain import repeats_folder
 
 HIDDEN = {3: (64, 64), 5: (8,), 9: (512, 512, 512)}  # trial: architecture
@@ -347,6 +350,16 @@ def test_a_wrong_option_is_a_message_and_no_file(study, out, capsys, options, me
     assert run(study, out, *options) == 2
     assert message in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(("units", "mean"), [(("K", "K"), True), (("K", "W m-2"), False)])
+def test_the_holdout_table_has_a_mean_over_outputs_only_where_they_have_one_unit(capsys, units, mean):
+    columns = [Column(name=f"out_{i}", units=u, variable=f"out_{i}") for i, u in enumerate(units)]
+    scores = SimpleNamespace(num_samples=7, mse=2.5, mse_per_output=[2.0, 3.0], r2_per_output=[0.5, None])
+    export_text.print_holdout(Console(width=120), columns, {"network": scores})
+    text = capsys.readouterr().out
+    assert ("all outputs" in text and "2.500e+00" in text) == mean
+    assert "2.00e+00 (0.5000)" in text and "3.00e+00 (-)" in text
 
 
 def test_changed_data_are_refused_rather_than_scored(study, out, tmp_path, capsys):
