@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hpo.config import Config
 from hpo.space import Space
+from hpo.stop import blocked, ignore
 from hpo.storage import Storage, check_storage, identity, shown
 from hpo.tail import FolderTail
 
@@ -213,7 +214,8 @@ class MirrorProcess:
         paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)}
         try:
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
+            with blocked():
+                self._process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, env=environment)
             self._tell(json.dumps(told))  # not in the arguments: a URL may hold a password
         except OSError as error:
             print(f"hpo.search: no Optuna study is kept: {error}", file=sys.stderr)
@@ -249,10 +251,7 @@ class MirrorProcess:
 
 def main() -> None:
     """Body of the process: settings come in a line on the standard input, then `finish`, or its end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the leader says when to end
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR2"):
-        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+    ignore()
     line = sys.stdin.readline()
     if not line:
         return

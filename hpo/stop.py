@@ -16,6 +16,24 @@ _STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGUSR2: 75}
 SIGNALS = tuple(_STATUS)
 
 
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """A process that is started in the `with` block has the signals blocked: they wait until it is ready for them."""
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def ignore() -> None:
+    """In a process started so: Ctrl-C reaches the whole terminal and SLURM signals all processes of a job step, but
+    when to stop is for the member to say."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 class StopSignals:
     """Takes SIGINT, SIGTERM and SIGUSR2 while its `with` block runs.
 

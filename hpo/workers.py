@@ -24,7 +24,7 @@ from pathlib import Path
 from emulator.records import RecordWriter, read_records
 from hpo.errors import GroupLost, Interrupted, SearchError
 from hpo.source import Source
-from hpo.stop import SIGNALS, StopSignals
+from hpo.stop import StopSignals, blocked, ignore
 from hpo.trial import StudyContext, Task, TrialRunner, checkpoint_path, failed_record, remove_checkpoint
 
 # An error raised by a trial comes again; a worker may also die of what is no fault of its trial.
@@ -365,17 +365,15 @@ def _record_file(context: StudyContext, step: int, worker: str) -> Path:
 
 @contextlib.contextmanager
 def _worker_environment() -> Iterator[None]:
-    """Variables of a new process, and signals blocked in it: Ctrl-C reaches the whole terminal and SLURM signals all
-    processes of a job step; the member tells its workers when to stop."""
+    """Variables of a new process, and signals blocked in it."""
     old = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
     os.environ.update(WORKER_ENVIRONMENT)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    resource_tracker.ensure_running()  # the first start of it unblocks SIGINT and SIGTERM again
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    with blocked():  # its first start unblocks SIGINT and SIGTERM again
+        resource_tracker.ensure_running()
     try:
-        yield
+        with blocked():
+            yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         for name, value in old.items():
             if value is None:
                 del os.environ[name]
@@ -388,9 +386,7 @@ def _worker_environment() -> Iterator[None]:
 
 def _work(name: str, connection: Connection, context: StudyContext, device: str, runner: MakeRunner, parent: int):
     """Body of a worker process."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    ignore()
     _die_with_parent(parent)
     _train_what_comes(name, connection, context, device, runner)
     sys.stderr.flush()

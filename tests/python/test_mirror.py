@@ -209,7 +209,9 @@ class Postgres:
 
     def start(self):
         told = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off"
-        self.call("pg_ctl", "-D", self.folder / "data", "-l", self.folder / "log", "-w", "-o", told, "start")
+        self.call(
+            "pg_ctl", "-D", self.folder / "data", "-l", self.folder / "log", "-w", "-t", "300", "-o", told, "start"
+        )
 
     def stop(self):
         self.call("pg_ctl", "-D", self.folder / "data", "-m", "immediate", "stop")
@@ -279,7 +281,7 @@ def proxy(database, port):
     )
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     try:
-        yield
+        yield process
     finally:
         process.kill()
         process.wait()
@@ -293,12 +295,15 @@ def test_trials_go_through_optunas_grpc_proxy_and_catch_up_after_its_restart(out
     database, warnings = tmp_path / "proxied.db", []
     place = Storage(f"grpc://127.0.0.1:{port}", NAMES, "identity")
     follower = Follower(out, place, Space(CONFIG), warnings.append, retry_s=(0.0,))
-    with proxy(database, port):
-        assert follower.bring_up_to_date(), warnings
+    with proxy(database, port) as server:
+        while not follower.bring_up_to_date():
+            assert server.poll() is None, "the proxy has ended"
+            time.sleep(0.1)
     append(out, "node1-7-a-000", make_record(CONFIG, 8))
     assert not follower.bring_up_to_date()
-    with proxy(database, port):
+    with proxy(database, port) as server:
         while not follower.bring_up_to_date():
+            assert server.poll() is None, "the proxy has ended"
             time.sleep(0.1)
     assert numbers(stored(f"sqlite:///{database}")) == list(range(9))
 
@@ -313,6 +318,15 @@ def test_the_process_keeps_the_journal_and_a_finished_study_needs_none(out, monk
     assert numbers(load(out)) == list(range(9))
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("a process was started for nothing"))
     MirrorProcess(out, CONFIG).finish()
+
+
+def test_signals_to_the_process_while_it_starts_wait_and_are_ignored(out, capfd):
+    mirror = MirrorProcess(out, CONFIG)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        mirror._process.send_signal(number)
+    append(out, "node1-7-a-000", make_record(CONFIG, 8))
+    mirror.finish()
+    assert numbers(load(out)) == list(range(9)) and capfd.readouterr().err == ""
 
 
 def test_a_storage_that_never_answers_ends_in_a_warning_without_the_password(out, capfd):
