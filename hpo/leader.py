@@ -40,6 +40,14 @@ class Leadership:
             self._crew.member.update(leader=True)
         return self.held
 
+    def take_over(self) -> bool:
+        """Lead in the stead of a leader that died before the search came to its end; whether we lead now."""
+        leader = self._crew.leases.holder(_KEY)
+        if leader is not None and not self._crew.roster.is_dead(leader):
+            return self.held
+        # only now: a leader says that it has finished before it leaves
+        return not self.has_finished() and self.take()
+
     def has_finished(self) -> bool:
         """Whether another member led the search to its end."""
         leader = self._crew.leases.holder(_KEY)
@@ -65,7 +73,7 @@ class Leadership:
         if self.held:
             if not self._crew.leases.is_mine(_KEY):
                 self._drop()
-        elif not self.has_finished() and self.take():
+        elif self.take_over():
             self._study.reload()
             self.begin()
 

@@ -86,7 +86,7 @@ class Leases:
         if self.is_mine(key):
             generation = self._known[key][0] + 1
             with contextlib.suppress(FileExistsError):
-                os.link(self._write_token(_NOBODY), self._path(key, generation))
+                self._put(_NOBODY, self._path(key, generation))
             self._known[key] = (generation, self._read(key, generation) or _NOBODY)
 
     def forget(self, prefix: str) -> None:
@@ -107,10 +107,7 @@ class Leases:
         if self._links == 0:
             self._write_token(self.owner)
         try:
-            os.link(self._token(self.owner), self._path(key, generation))
-        except FileNotFoundError:  # somebody tidied up
-            with contextlib.suppress(FileExistsError):
-                os.link(self._write_token(self.owner), self._path(key, generation))
+            self._put(self.owner, self._path(key, generation))
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise SearchError(
@@ -121,11 +118,19 @@ class Leases:
                 raise
         self._links = (self._links + 1) % _MOST_LINKS
 
+    def _put(self, owner: str, path: Path) -> None:
+        """Make a link to an owner's token."""
+        while True:
+            with contextlib.suppress(FileNotFoundError):  # none yet, or who began a new run swept it away
+                os.link(self._token(owner), path)
+                return
+            self._write_token(owner)
+
     def _token(self, owner: str) -> Path:
         return self.folder / f".{self.owner}{'.free' if owner == _NOBODY else ''}"
 
-    def _write_token(self, owner: str) -> Path:
-        """The file that leases are links to."""
+    def _write_token(self, owner: str) -> None:
+        """Make the file that leases are links to; who sweeps the folder may take it away at any moment."""
         self.folder.mkdir(parents=True, exist_ok=True)
         token = self._token(owner)
         new = token.with_name(f"{token.name}.new")
@@ -133,8 +138,8 @@ class Leases:
             stream.write(f"{owner}\n")
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(new, token)
-        return token
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(new, token)
 
     def _read(self, key: str, generation: int) -> str | None:
         try:

@@ -297,7 +297,7 @@ class _Search:
     def _finish(self) -> Result:
         """The leader tidies up; the others go when it has, or do it in its stead."""
         leadership, folder = self._leadership, self._study.folder
-        while not (leadership.has_finished() or leadership.take()):
+        while not (leadership.has_finished() or leadership.take_over()):
             if self._stop.count:
                 raise Interrupted
             time.sleep(_LOOK_S)

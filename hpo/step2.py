@@ -320,4 +320,4 @@ class Step2Source:
 
 def _num_devices(devices: list[str]) -> int:
     """Workers of a member that can take part in step 2: all of a CPU, one on each GPU."""
-    return len(devices) if devices[0] == "cpu" else len(set(devices))
+    return len(devices) if "cpu" in devices else len(set(devices))

@@ -11,8 +11,9 @@ import pytest
 
 from hpo import leases as leases_module
 from hpo.errors import SearchError
+from hpo.leader import Leadership
 from hpo.leases import Leases
-from hpo.members import Member, Roster, boot_id, new_name, process_start, read_members
+from hpo.members import Crew, Member, Roster, boot_id, new_name, process_start, read_members
 
 NUM_PROCESSES = 4
 
@@ -67,7 +68,7 @@ def test_processes_that_race_for_the_same_leases_share_them_out(tmp_path):
     for p in processes:
         p.start()
     start.set()
-    shares = dict(found.get(timeout=60) for _ in processes)
+    shares = dict(found.get(timeout=300) for _ in processes)
     for p in processes:
         p.join()
     assert sorted(k for share in shares.values() for k in share) == sorted(keys)
@@ -103,6 +104,41 @@ def test_leases_survive_that_the_folder_is_tidied_up(tmp_path):
     a.close()
     assert not list(tmp_path.glob("leases/.*"))
     assert a.take("step1-4-7") and a.take("step1-0-3")
+
+
+def test_a_lease_is_taken_while_the_leader_of_a_new_run_sweeps_the_folder(tmp_path, monkeypatch):
+    """Whoever starts a little later makes its token while the leader removes what a killed search has left."""
+    fsync, sweeps = os.fsync, iter(range(2))
+
+    def swept(number):
+        fsync(number)
+        if next(sweeps, None) is not None:
+            for path in tmp_path.glob(".*"):
+                path.unlink()
+
+    monkeypatch.setattr(os, "fsync", swept)
+    a, b = leases(tmp_path, "a"), leases(tmp_path, "b")
+    assert a.take("leader") and a.is_mine("leader") and not b.take("leader")
+    for path in tmp_path.glob(".*"):
+        path.unlink()
+    a.release("leader")
+    assert b.take("leader")
+
+
+def test_a_leader_that_ends_the_search_at_the_very_moment_has_no_successor(tmp_path):
+    leader = Member(tmp_path, devices=[])
+    with Member(tmp_path, devices=[]) as other, leader:
+        roster = Roster(tmp_path, other.name)
+
+        def is_dead(name):  # it ends between our look at it and our wish to lead
+            leader.update(finished=True, state="left")
+            return True
+
+        roster.is_dead = is_dead
+        assert leases(tmp_path / "leases", leader.name).take("leader")
+        leadership = Leadership(Crew(other, roster, Leases(tmp_path / "leases", other.name, is_dead)), None, None)
+        assert not leadership.has_finished()
+        assert not leadership.take_over() and leadership.has_finished()
 
 
 def test_a_file_system_without_hard_links_is_named(tmp_path, monkeypatch):
@@ -174,13 +210,13 @@ def test_a_file_that_vanishes_or_is_torn_for_a_moment_kills_nobody(tmp_path):
 
 
 def test_a_death_on_the_same_host_is_seen_at_once(tmp_path):
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     clock = Clock()
     roster = Roster(tmp_path, "me", clock=clock)
     write_member(tmp_path, "a", boot_id=boot_id(), pid=process.pid, pid_start=process_start(process.pid))
     assert not roster.is_dead("a")
     process.kill()  # not waited for: a zombie process is dead too
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 120
     while process_start(process.pid) is not None and time.monotonic() < deadline:
         time.sleep(0.01)
     clock.now += 1.0
@@ -197,9 +233,9 @@ def test_a_death_on_the_same_host_is_seen_at_once(tmp_path):
 def test_a_member_keeps_its_file_alive_and_says_that_it_left(tmp_path):
     with Member(tmp_path, devices=["cpu", "cpu"], lease_seconds=0.1) as member:
         member.watch(lambda: {"done": 7})
-        roster = Roster(tmp_path, lease_seconds=5.0)
+        roster = Roster(tmp_path, lease_seconds=600.0)
         first = roster.read(member.name)["beat"]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while (now := roster.read(member.name))["beat"] < first + 3 or now["done"] != 7:
             assert time.monotonic() < deadline
             time.sleep(0.01)
