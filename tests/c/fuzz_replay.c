@@ -35,7 +35,7 @@ static void replay(const char *path)
     const size_t size = fread(bytes, 1, sizeof bytes, file);
     fclose(file);
     fprintf(stderr, "%s\n", path); /* the last one named is the one that failed */
-    alarm(20);                     /* a hang ends the test */
+    alarm(120);                    /* a hang ends the test */
     LLVMFuzzerTestOneInput(bytes, size);
     replayed++;
 }

@@ -26,7 +26,7 @@ static emu_status try_bytes(const unsigned char *data, size_t size)
     memset(message, 'x', sizeof message);
     emu_model *m = NULL;
     const double start = now();
-    alarm(20); /* a hang ends the test */
+    alarm(120); /* a hang ends the test */
     const emu_status status = emu_load_bytes(copy, size, &m, message, sizeof message);
     free(copy);
     const int terminated = memchr(message, '\0', sizeof message) != NULL;

@@ -131,7 +131,7 @@ class SlurmSandbox:
         def states():
             return self.run("sinfo", "-h", "--Node", "--partition=main", "--format=%T", check=False).stdout.split()
 
-        self.poll(states, lambda s: s == ["idle"] * self.num_nodes, "all nodes idle", 60)
+        self.poll(states, lambda s: s == ["idle"] * self.num_nodes, "all nodes idle", 300)
 
     # -- start-up --------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class SlurmSandbox:
         # --force: a folder under a group-writable /tmp is good enough for a key that lives a minute
         command = ["munged", "--foreground", "--force", f"--log-file={munge / 'log'}", *options]
         self._daemons.append(self._start("munged", *command))
-        self.poll(lambda: (munge / "s").exists(), bool, "munge's socket", 20)
+        self.poll(lambda: (munge / "s").exists(), bool, "munge's socket")
 
     def _write_configuration(self) -> None:
         for name in ("state", "spool"):
@@ -182,7 +182,7 @@ class SlurmSandbox:
             "SchedulerParameters": "batch_sched_delay=0,sched_interval=1,bf_interval=1,requeue_delay=0",
             "PreemptType": "preempt/partition_prio",
             "PreemptMode": "REQUEUE",
-            "KillWait": "5",
+            "KillWait": "30",
             "MinJobAge": "300",
             "SlurmdTimeout": "5",  # a dead node is noticed after two to three times this
             "JobRequeue": "1",

@@ -50,7 +50,7 @@ def start(folder, size, body, *arguments):
     return processes
 
 
-def results(folder, processes, timeout=120):
+def results(folder, processes, timeout=300):
     """What each process returned; fails if one does not end."""
     for process in processes:
         process.join(timeout)
@@ -65,7 +65,6 @@ def together(folder, size, body, *arguments):
 
 def _run(seat, body, arguments):
     torch.set_num_threads(1)
-    distributed.SILENCE_SECONDS = 20.0
 
     def training_of(recipe, data, spec=SPEC):
         return distributed.group_training(seat, spec, recipe, data, **SEEDS)
@@ -131,7 +130,7 @@ def resumed(training_of, recipe, checkpoint):
     return curves(training)
 
 
-def killed(training_of, recipe, victim, after, how="SIGKILL", patience=20.0):
+def killed(training_of, recipe, victim, after, how="SIGKILL", patience=60.0):
     """One rank dies, or stops, without a word."""
     distributed.SILENCE_SECONDS = patience
     training = training_of(Recipe(**recipe), samples(torch.float64))

@@ -64,9 +64,9 @@ def run(*arguments, out, status=0):
     assert search.main([*map(str, arguments), "--out", str(out), "--device", "cpu"]) == status
 
 
-def start(*arguments, out, cwd=None, **options):
+def start(*arguments, out, cwd=None, program=("-m", "hpo.search"), **options):
     """`python -m hpo.search` as a process of its own, in its own process group."""
-    command = [sys.executable, "-m", "hpo.search", *map(str, arguments), "--out", str(out), "--device", "cpu"]
+    command = [sys.executable, *program, *map(str, arguments), "--out", str(out), "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command,
@@ -81,23 +81,28 @@ def start(*arguments, out, cwd=None, **options):
 
 
 @contextlib.contextmanager
-def held_back(out, trials):
-    """Trials of step 1 that this process has leased, as one more member of the search, and does not run.
+def held_back(out, keys):
+    """Trials that this process has leased, as one more member of the search, and does not run; by keys of leases.
 
-    However slow or quick the other members are, none of them comes to the end of the step within the `with` block;
-    let them be started with LONG_LEASE, lest they take this process for dead when the machine is busy. `trials` are
-    places in the order of the step, where blocks are single trials. Yields a function that gives some back before.
+    However slow or quick the other members are, none of them comes to the end of the search within the `with` block;
+    let them be started with LONG_LEASE, lest they take this process for dead when the machine is busy. Yields a
+    function that gives some of the trials back before.
     """
-
-    def keys(places):
-        return [f"step1-{k}-{k}" for k in places]
-
     with Member(Path(out), devices=[]) as member, contextlib.ExitStack() as ends:
         member.update(state="step 1")
         leases = Crew.of(Path(out), member).leases
         ends.callback(leases.close)
-        assert all([leases.take(key) for key in keys(trials)])
-        yield lambda places: [leases.release(key) for key in keys(places)]
+        assert all([leases.take(key) for key in keys])
+        yield lambda some: [leases.release(key) for key in some]
+
+
+def meddling(meddler):
+    """Instead of `-m hpo.search`: workers that meddle with the search as a class of `tests.python.meddlers` says."""
+    program = (
+        "import functools, sys; from hpo import run, search; from tests.python import meddlers; "
+        "run.Pool = functools.partial(run.Pool, runner=getattr(meddlers, sys.argv.pop(1))); sys.exit(search.main())"
+    )
+    return ["-c", program, meddler]
 
 
 def raw_records(out, step):

@@ -67,7 +67,7 @@ def test_the_file_tells_machine_peak_loads_arg_and_saw_tooth(quick):
     result, _ = quick
     assert result["schema"] == 1
     assert {"cpu", "architecture", "compiler", "commit"} <= set(result["machine"])
-    assert result["peak_gflops"] > 1.0
+    assert 0.0 < result["peak_gflops"] < math.inf
     loads = {f["backend"]: f for f in result["footprint"]}
     assert set(loads) == set(result["peers"])
     for load in loads.values():

@@ -120,11 +120,13 @@ def test_a_rank_that_falls_silent_is_given_up(tmp_path):
     folder = tmp_path / "g"
     recipe = RECIPE | {"max_epochs": 100_000, "patience": 0}
     processes = group_cases.start(folder, 2, group_cases.killed, recipe, 1, 3, "SIGSTOP", 2.0)
-    processes[0].join(60)
+    processes[0].join(300)
     assert processes[0].exitcode == 0, "it waits for ever"
     processes[1].kill()
     found = group_cases.results(folder, processes)
-    assert found[0]["error"] == "GroupLost" and found[1] is None
+    assert found[0]["error"] == "GroupLost"
+    # on a busy machine one may be silent for so long before it stops
+    assert found[1] is None or found[1]["error"] == "GroupLost"
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -1,5 +1,6 @@
 """`python -m emulator.activation generate`: contents of the file, interruption, refusals."""
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -28,7 +29,7 @@ def command(*arguments):
     return [sys.executable, "-m", "emulator.activation", "generate", *map(str, arguments)]
 
 
-def run(*arguments, timeout=120):
+def run(*arguments, timeout=300):
     return subprocess.run(command(*arguments), cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
@@ -124,23 +125,50 @@ def test_more_samples_begin_with_the_same_samples(small, tmp_path):
         np.testing.assert_array_equal(few["fn"][:], many["fn"][:200])
 
 
-def start_and_wait_for_blocks(path, count, arguments):
-    """Start the command, return its process once `count` blocks are on disk."""
-    process = subprocess.Popen(
-        command(*arguments, "--out", path),
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # as a terminal starts it: a shell's background job, which CI may be, passes an ignored SIGINT on
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while len(list(path.with_name(path.name + ".parts").glob("block-*.npz"))) < count:
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline, "no block within a minute"
-        time.sleep(0.002)
-    return process
+# Halts the command itself when it has heard of so many blocks; its workers, if any, then end one more each.
+HALTED = """
+import os, runpy, signal, sys
+from emulator.activation import generate
+left, advance = [int(sys.argv.pop(1))], generate.Progress.advance
+def count(self, samples):
+    advance(self, samples)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)
+generate.Progress.advance = count
+runpy.run_module("emulator.activation", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.fixture
+def start_and_halt():
+    """Function that starts the command, and returns its process when it has made `count` blocks and halted."""
+    started = []
+
+    def start(path, count, arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", HALTED, str(count), "generate", *map(str, arguments), "--out", path],
+            cwd=ROOT,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # as a terminal starts it: a shell's background job, which CI may be, passes an ignored SIGINT on
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        started.append(process)
+        deadline = time.monotonic() + 300
+        while state(process.pid) != "T":
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline, "no block within five minutes"
+            time.sleep(0.01)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stderr.close()
 
 
 def children(pid):
@@ -152,17 +180,17 @@ def children(pid):
     return found
 
 
-def alive(pid):
+def state(pid):
     try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except FileNotFoundError:
-        return False
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def assert_all_end(family):
     """Give the processes a moment to notice the end of their parent."""
-    deadline = time.monotonic() + 10
-    while any(map(alive, family)):
+    deadline = time.monotonic() + 120
+    while any(state(pid) not in "ZX" for pid in family):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.02)
 
@@ -180,11 +208,11 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_killed_run_goes_on_and_ends_with_the_same_file(uninterrupted, tmp_path, num_workers):
+def test_killed_run_goes_on_and_ends_with_the_same_file(uninterrupted, start_and_halt, tmp_path, num_workers):
     path = tmp_path / "samples.nc"
     arguments = (*LONG, "--workers", num_workers)
-    for count in (3, 17):
-        process = start_and_wait_for_blocks(path, count, arguments)
+    for count in (3, 14):
+        process = start_and_halt(path, count, arguments)
         family = children(process.pid)
         assert len(family) >= (num_workers if num_workers > 1 else 0)
         os.kill(process.pid, signal.SIGKILL)  # the parent only: its workers must notice
@@ -204,12 +232,13 @@ def test_killed_run_goes_on_and_ends_with_the_same_file(uninterrupted, tmp_path,
     assert not path.with_name("samples.nc.parts").exists()
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(start_and_halt, tmp_path):
     path = tmp_path / "samples.nc"
-    process = start_and_wait_for_blocks(path, 4, (*LONG, "--workers", 2))
+    process = start_and_halt(path, 4, (*LONG, "--workers", 2))
     family = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    _, errors = process.communicate(timeout=20)
+    process.send_signal(signal.SIGCONT)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130, errors
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
@@ -242,9 +271,9 @@ def test_file_of_another_request_is_refused_naming_the_difference(small, argumen
     assert small.stat().st_mtime_ns == before
 
 
-def test_blocks_of_another_request_are_refused_and_overwritten_on_demand(tmp_path):
+def test_blocks_of_another_request_are_refused_and_overwritten_on_demand(start_and_halt, tmp_path):
     path = tmp_path / "samples.nc"
-    process = start_and_wait_for_blocks(path, 2, (*LONG, "--workers", 1))
+    process = start_and_halt(path, 2, (*LONG, "--workers", 1))
     process.kill()
     process.wait()
     other = ("--samples", 500, "--seed", 6, *COARSE, "--workers", 1, "--out", path)
@@ -266,17 +295,12 @@ def test_foreign_file_is_refused(tmp_path):
     assert path.read_text() == "not a netCDF file"
 
 
-def test_two_commands_on_one_file_do_not_mix(tmp_path):
+def test_two_commands_on_one_file_do_not_mix(start_and_halt, tmp_path):
     path = tmp_path / "samples.nc"
-    process = start_and_wait_for_blocks(path, 1, (*LONG, "--workers", 1))
-    process.send_signal(signal.SIGSTOP)  # it must not end before the other one has looked
-    try:
-        done = run(*LONG, "--workers", 1, "--out", path)
-        assert done.returncode == 1
-        assert "another process is generating" in done.stderr
-    finally:
-        process.kill()
-        process.wait()
+    start_and_halt(path, 1, (*LONG, "--workers", 1))
+    done = run(*LONG, "--workers", 1, "--out", path)
+    assert done.returncode == 1
+    assert "another process is generating" in done.stderr
 
 
 def test_unfinished_parcels_are_counted_listed_and_kept_apart(tmp_path):

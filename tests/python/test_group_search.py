@@ -8,35 +8,42 @@ import time
 import pytest
 
 from hpo.members import read_members
-from tests.python.hpo_cases import outcomes, raw_records, start, write_config, write_samples
+from tests.python.hpo_cases import (
+    LONG_LEASE,
+    held_back,
+    meddling,
+    outcomes,
+    raw_records,
+    start,
+    write_config,
+    write_samples,
+)
 
-SEARCH = {"trials": 4, "top": 2, "p_subset": 0.25, "checkpoint_seconds": 0.2}
+SEARCH = {"trials": 4, "top": 2, "p_subset": 0.25, "checkpoint_seconds": 0.0}
 SPACE = {"widths": [8, 16], "depth": [1, 2]}
 TRAIN = {"max_epochs": 3, "batch_size": 128}
-# A step 1 of some seconds, in which the member that starts later arrives: who is not there cannot be in a group.
-LONG = {"search": SEARCH | {"trials": 40}, "train": TRAIN | {"max_epochs": 1000, "patience": 0}}
-RUN = ("--workers", "1", "--gpus-per-trial", "2", "--quiet")
+RUN = ("--workers", "1", "--gpus-per-trial", "2", "--quiet", *LONG_LEASE)
 
 
 @pytest.fixture
 def config(tmp_path):
     samples = write_samples(tmp_path / "samples.nc", num_samples=3000)
 
-    def write(search=SEARCH, train=TRAIN, **step2):
+    def write(**step2):
         step2 = {"max_epochs": 5, "batch_size": 128} | step2
-        tables = {"search": search, "space": SPACE, "train": train, "step2": step2}
+        tables = {"search": SEARCH, "space": SPACE, "train": TRAIN, "step2": step2}
         return write_config(tmp_path / "search.toml", samples, **tables)
 
     return write
 
 
 def finish(process, status=0):
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=300)
     assert process.returncode == status, out + error
     return out + error
 
 
-def wait_for(condition, what, seconds=90):
+def wait_for(condition, what, seconds=300):
     until = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < until, f"{what} did not come"
@@ -63,46 +70,36 @@ def test_retrainings_by_two_workers_end_as_those_by_one(config, tmp_path):
         assert not (tmp_path / name / "groups").exists()
 
 
-@pytest.mark.parametrize("victim", ["opener", "other"])
+def start_two(meddler, path, out):
+    """Two members that are both there when step 1 ends: who is not cannot be in a group."""
+    with held_back(out, ["step1-3-3"]):
+        members = [start("--config", path, *RUN, out=out, program=meddling(meddler)) for _ in range(2)]
+        pids = {p.pid for p in members}
+        wait_for(lambda: pids == {m["pid"] for m in read_members(out) if m["state"] == "step 1"} - {os.getpid()}, "two")
+    return members
+
+
+@pytest.mark.parametrize("victim", ["Opener", "Other"])
 def test_a_member_that_dies_in_the_middle_of_a_group_costs_no_trial(config, tmp_path, victim):
     out = tmp_path / "study"
-    path = config(**LONG, max_epochs=2000, patience=0)
-    members = [start("--config", path, *RUN, "--lease-seconds", "5", out=out) for _ in range(2)]
-
-    def trained_together():
-        """A group that has met and written a checkpoint since."""
-        for folder in (out / "groups").glob("trial-*"):
-            address, trial = folder / "address.json", folder.name.partition(".")[0]
-            checkpoint = out / "step2" / "checkpoints" / f"{trial}.pt"
-            if address.exists() and checkpoint.exists():
-                return folder
-        return None
-
-    folder = wait_for(trained_together, "a group of two members")
-    closed = json.loads((folder / "closed.json").read_text())
-    assert closed["size"] == 2 and len(set(closed["members"])) == 2
-    name = closed["members"][0 if victim == "opener" else 1]
-    pid = next(m["pid"] for m in read_members(out) if m["name"] == name)
-    dead, alive = sorted(members, key=lambda p: p.pid != pid)
-    os.kill(dead.pid, signal.SIGKILL)
-    dead.communicate()
-    finish(alive)
+    members = start_two(f"KillsAs{victim}", config(max_epochs=8, patience=0), out)
+    dead = wait_for(lambda: next((p for p in members if p.poll() is not None), None), "a death")
+    finish(dead, status=-signal.SIGKILL)
+    finish(next(p for p in members if p is not dead))
     records = raw_records(out, 2)
     assert [r["trial"] for r in records] == sorted(curves(out)) and len(records) == 2
-    assert all(r["state"] == "complete" and r["epochs"] == 2000 for r in records)
+    assert all(r["state"] == "complete" and r["epochs"] == 8 for r in records)
 
 
 def test_stopping_one_member_of_a_group_leaves_a_checkpoint_and_the_other_at_work(config, tmp_path):
     out = tmp_path / "study"
-    path = config(**LONG, max_epochs=1500, patience=0)
-    members = [start("--config", path, *RUN, out=out) for _ in range(2)]
-    wait_for(lambda: list((out / "groups").glob("*/address.json")), "a group of two members")
-    time.sleep(0.3)
-    members[0].send_signal(signal.SIGTERM)
-    finish(members[0], status=143)
-    finish(members[1])
+    # its third epoch ends long before the last, and the worker looks up from its work every 0.2 s
+    members = start_two("StopsAsOther", config(max_epochs=300, patience=0), out)
+    stopped = wait_for(lambda: next((p for p in members if p.poll() is not None), None), "an end")
+    finish(stopped, status=143)
+    finish(next(p for p in members if p is not stopped))
     records = raw_records(out, 2)
-    assert len(records) == 2 and all(r["epochs"] == 1500 for r in records)
+    assert len(records) == 2 and all(r["epochs"] == 300 for r in records)
 
 
 def test_streamed_steps_are_noted_and_end_well(config, tmp_path):

@@ -346,7 +346,7 @@ def test_bad_constants_are_refused_by_name():
 
 def test_importing_the_package_does_not_import_numba():
     code = "import sys, emulator.activation, emulator.activation.modes; sys.exit('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
 
 
 def test_machine_code_is_renewed_when_any_compiled_file_changes():

@@ -60,7 +60,7 @@ def test_the_table_says_where_we_lose():
 
 def test_an_agreement_made_in_pieces_is_that_made_at_once(tmp_path):
     small = agreement.Comparison(max_width=16, num_samples=96, batch_size=32, max_epochs=4, number=3)
-    whole = agreement.compare(small, tmp_path / "whole", 60.0)
+    whole = agreement.compare(small, tmp_path / "whole", 3600.0)
     assert whole["draws"] == 3 and whole["part_of_the_arithmetic"] == 1.0 and whole["median_relative_difference"] < 1e-6
     found, calls = None, 0
     while found is None or found["draws"] < 3:

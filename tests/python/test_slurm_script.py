@@ -393,7 +393,7 @@ def test_ctrl_c_stops_following_and_leaves_the_job_alone(programs, tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         # as a terminal starts it: a shell's background job, which CI may be, passes an ignored SIGINT on
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
