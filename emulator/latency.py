@@ -31,12 +31,30 @@ def measure(model: str | os.PathLike, batch_sizes: Sequence[int] = BATCH_SIZES) 
     MeasurementError
         `emu-bench` failed; its message is quoted.
     """
-    command = [find_tool("emu-bench"), "--json", "--batch", ",".join(map(str, batch_sizes)), str(model)]
+    return {int(row["batch"]): float(row["ns_per_sample"]) for row in bench(model, batch_sizes)["results"]}
+
+
+def bench(model: str | os.PathLike, batch_sizes: Sequence[int], *, seconds: float = 0.2) -> dict:
+    """What `emu-bench --json` says: `library` (its version), `isa`, `results` (by batch size) and more.
+
+    Parameters
+    ----------
+    model : path
+    batch_sizes : sequence of int
+    seconds : float
+        Spent on each batch size.
+
+    Raises
+    ------
+    MeasurementError
+        As `measure` does.
+    """
+    sizes = ",".join(map(str, batch_sizes))
+    command = [find_tool("emu-bench"), "--json", "--batch", sizes, "--seconds", seconds, model]
     done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise MeasurementError(f"emu-bench failed on {model}: {done.stderr.strip() or done.stdout.strip()}")
-    rows = json.loads(done.stdout)["results"]
-    return {int(row["batch"]): float(row["ns_per_sample"]) for row in rows}
+    return json.loads(done.stdout)
 
 
 def machine() -> str:

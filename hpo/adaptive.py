@@ -13,8 +13,9 @@ Falkner et al. 2018, arXiv:1807.01774), to the others with the error that it had
 - `gp`: expected improvement of a Gaussian process. Its cost grows with the cube of the number of trials, so that it
   sees at most `MOST_GP_TRIALS`: the best and the latest.
 - `cmaes` (Hansen 2016, arXiv:1604.00772; with margin, Hamano et al. 2022, arXiv:2205.13482): a batch is a generation.
-- `nsga2` (Deb et al. 2002, doi:10.1109/4235.996017): error and number of parameters. The latter stands for latency,
-  which it follows in networks of one kind: measured times are not the same twice, and no search could be repeated.
+- `nsga2` (Deb et al. 2002, doi:10.1109/4235.996017): error, and number of parameters or latency, whose logarithms it
+  minimises. Measured times are not the same twice, and no search could be repeated: the latency is what a model says
+  that the study keeps (`hpo.latency_model`).
 
 For all but TPE every configuration has a value of every parameter, of which those that it does not have are ignored.
 Numbers to choose from are ordered; for CMA-ES so are names, in the order given.
@@ -230,7 +231,8 @@ class OptunaSearch:
             if error is None:  # nothing but failures so far
                 storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
             elif self._name == "nsga2":
-                values = [error, math.log10(finished.num_parameters)]
+                light = finished.latency_ns if self._search.by_latency else finished.num_parameters
+                values = [error, math.log10(light)]
                 storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=values)
             elif self._name == "tpe" and finished.state == "pruned":
                 for epoch, best in enumerate(finished.best, start=1):

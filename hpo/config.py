@@ -19,6 +19,7 @@ from hpo.conditions import check_conditions, possible
 from hpo.dimensions import Choices, Range
 from hpo.engine import flat_refuses
 from hpo.errors import SearchError
+from hpo.latency_model import DEFAULT_BATCH
 from hpo.recipe import APPLIES, RECIPE_FIELDS, Recipe
 from hpo.slurm import SlurmConfig
 from hpo.space_config import SpaceConfig, StageConfig, TrainConfig
@@ -31,6 +32,7 @@ PRECISIONS = ("float32", "tf32", "bf16")
 SAMPLERS = ("random", "grid", "sobol", "tpe", "gp", "cmaes", "nsga2")
 PRUNERS = ("none", "median", "asha", "hyperband")
 ADAPTIVE_SAMPLERS = ("tpe", "gp", "cmaes", "nsga2")
+SECOND_OBJECTIVES = ("parameters", "latency")
 LEAST_CMAES_BATCH = 4  # half of a batch, at least two, make the next one's mean
 
 # The paper trains and validates on halves of its three smallest subsets (p = 0.005, 0.0005, 0.00025), on 80 and
@@ -154,6 +156,13 @@ class SearchSettings:
         pruner compares there.
     population : int or None
         Of `nsga2`; None: 20.
+    second_objective : {'parameters', 'latency'}
+        What `nsga2` minimises beside the error. latency: of the exported network on a CPU, as a model says that is
+        fitted to measured ones when the study begins: see `hpo.latency_model`.
+    latency_batch : int
+        Samples in a call whose latency counts.
+    latency_model : str or None
+        Take the model from this file, the `latency_model.json` of another study, instead of measuring here.
     pruner : {'none', 'median', 'asha', 'hyperband'}
         Which trainings of step 1 end early: see `hpo.pruners`.
     min_epochs : int
@@ -185,6 +194,9 @@ class SearchSettings:
     batch: int = 10
     startup: int = 10
     population: int | None = None
+    second_objective: str = "parameters"
+    latency_batch: int = DEFAULT_BATCH
+    latency_model: str | None = None
     pruner: str = "none"
     min_epochs: int = 4
     reduction: int = 3
@@ -213,6 +225,7 @@ class SearchSettings:
         seconds = self.checkpoint_seconds
         expect("checkpoint_seconds", seconds, is_in(seconds, 0.0, math.inf), "0 or more")
         named = {"engine": ENGINES, "precision": PRECISIONS, "sampler": SAMPLERS, "pruner": PRUNERS}
+        named |= {"second_objective": SECOND_OBJECTIVES}
         for name, known in named.items():
             expect(name, getattr(self, name), getattr(self, name) in known, f"one of {', '.join(known)}")
         least_batch = LEAST_CMAES_BATCH if self.sampler == "cmaes" else 1
@@ -220,6 +233,7 @@ class SearchSettings:
             "batch": least_batch,
             "startup": 1,
             "population": 2,
+            "latency_batch": 1,
             "min_epochs": 1,
             "reduction": 1 if self.pruner == "none" else 2,
         }
@@ -234,11 +248,24 @@ class SearchSettings:
         expected = f"growing parts of the samples, above 0 and below p_subset = {self.p_subset}"
         expect("rungs", self.rungs, grows, expected)
         object.__setattr__(self, "rungs", tuple(self.rungs))
+        self._check_latency()
         self._check_stage()
 
+    def _check_latency(self) -> None:
+        model = self.latency_model
+        expect("latency_model", model, model is None or _is_path(model), "a latency_model.json")
+        if model is not None:
+            object.__setattr__(self, "latency_model", os.fspath(model))
+        if self.by_latency and self.sampler != "nsga2":
+            raise SearchError(
+                f"second_objective = 'latency' is for sampler 'nsga2', and {self.sampler!r} minimises the error alone; "
+                "set sampler = 'nsga2', or leave second_objective out"
+            )
+        if model is not None and not self.by_latency:
+            raise SearchError("latency_model is given, and second_objective is 'parameters'; set it to 'latency'")
+
     def _check_stage(self) -> None:
-        folder = self.after is None or (isinstance(self.after, (str, os.PathLike)) and str(self.after) != "")
-        expect("after", self.after, folder, "the folder of a study")
+        expect("after", self.after, self.after is None or _is_path(self.after), "the folder of a study")
         if self.after is not None:
             object.__setattr__(self, "after", os.fspath(self.after))
         expect("fix", self.fix, _strings(self.fix), "a list of hyperparameters")
@@ -255,6 +282,11 @@ class SearchSettings:
     def is_batched(self) -> bool:
         """Whether a trial depends on what came of earlier ones."""
         return self.sampler in ADAPTIVE_SAMPLERS or self.pruner != "none"
+
+    @property
+    def by_latency(self) -> bool:
+        """Whether the search minimises latency beside the error."""
+        return self.second_objective == "latency"
 
     @property
     def num_top(self) -> int:
@@ -404,6 +436,10 @@ def differences(old: Mapping, new: Mapping) -> list[tuple[str, object, object]]:
 
 
 # -- helpers ------------------------------------------------------------------------------------------------------
+
+
+def _is_path(value) -> bool:
+    return isinstance(value, (str, os.PathLike)) and str(value) != ""
 
 
 def _strings(value) -> bool:

@@ -44,11 +44,11 @@ class Seat:
     folder: Path
 
 
-def publish(path: Path, content: dict) -> bool:
+def publish(path: Path, content: dict, *, indent: int | None = None) -> bool:
     """Put a file there whole, unless there is one; true if it is ours."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
         os.link(temporary, path)
     except (FileExistsError, FileNotFoundError):  # a folder that is gone: the group has ended
         return False

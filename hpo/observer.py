@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hpo.config import Config
 from hpo.errors import SearchError
+from hpo.latency_model import KEY
 from hpo.members import LEASE_SECONDS, Roster, read_members
 from hpo.overview import Group, MemberView, Overview, Running, StepView, Worker
 from hpo.space import Space
@@ -126,7 +127,7 @@ class Observer:
     def _kept(self, part: Part, r: dict) -> Done:
         keys = ("trial", "state", "params", "validation_mse", "num_parameters", "hidden", "epochs", "error", "rung")
         return Done(
-            record={k: r[k] for k in keys if k in r},
+            record={k: r[k] for k in (*keys, KEY) if k in r},
             flop=self._cost(part, r["hidden"], r["train"]),
             used=r["epochs"] / r["train"]["max_epochs"] if r["state"] != "failed" else None,
             finished=datetime.fromisoformat(r["finished"]).timestamp(),
@@ -251,6 +252,7 @@ class Observer:
             errors=tuple(tally.errors.most_common(3)),
             going_on=None if going_on is None else len(going_on),
             left_on_rungs=len(self._left) if part == 1 else 0,
+            front=tally.front() if part == 1 and self._config.search.sampler == "nsga2" else (),
         )
 
     def _pace(self, part, chosen, tally: Tally, running: Sequence[Running], members):

@@ -66,7 +66,8 @@ class StepView:
     of them.
 
     `rung`, `subset`: None of a step. `begun`, `ended`: of its first and last trial. `errors`: most frequent first.
-    `going_on`: of a finished rung, how many trials do. `left_on_rungs`: of step 1, how many ended before it.
+    `going_on`: of a finished rung, how many trials do. `left_on_rungs`: of step 1, how many ended before it. `front`:
+    of step 1 where the sampler minimises two objectives, lightest first.
     """
 
     step: int
@@ -85,6 +86,7 @@ class StepView:
     errors: tuple[tuple[str, int], ...]
     going_on: int | None
     left_on_rungs: int
+    front: tuple[Best, ...] = ()
 
     @property
     def name(self) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from hpo.config import Config, SearchSettings
+from hpo.latency_model import KEY
 from hpo.study import ranking
 
 
@@ -27,8 +28,8 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
 
     The `top` trials of least error, ties by trial number; pruned ones only if there are too few
     others. Then `light_top` more that are cheap for their error,
-    among those with an error of at most `light_factor` times the best: the Pareto front of (number of parameters,
-    error), fewest parameters first, then the front of what remains, and so on. A network light enough to replace a
+    among those with an error of at most `light_factor` times the best: the Pareto front of (`lightness`,
+    error), lightest first, then the front of what remains, and so on. A network light enough to replace a
     parameterization is rarely among the best by error on a small subset, where larger networks lead; retraining
     brings many of them within a factor of two. The paper kept none on purpose and found its lightest good model
     among the top 50 by luck.
@@ -52,7 +53,7 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
         rest = [r for r in ranked if r["state"] == "complete" and r["validation_mse"] <= limit]
         light: list[dict] = []
         while rest and len(light) < light_top:
-            front = _front(rest)
+            front = pareto_front(rest)
             rest = [r for r in rest if r not in front]
             light += [r for r in front if r["trial"] not in taken]
         chosen += [(r, "light") for r in light[:light_top]]
@@ -87,10 +88,15 @@ def step1_parts(search: SearchSettings) -> list[tuple[float, float]]:
     return found
 
 
-def _front(records: list[dict]) -> list[dict]:
-    """Records that no other beats in number of parameters and error, fewest parameters first."""
+def lightness(record: Mapping) -> float:
+    """What a light network has little of: nanoseconds, where the search has a model of them, else parameters."""
+    return record.get(KEY, record["num_parameters"])
+
+
+def pareto_front(records: list[dict]) -> list[dict]:
+    """Records that no other beats in lightness and error, lightest first."""
     front: list[dict] = []
-    for r in sorted(records, key=lambda r: (r["num_parameters"], r["validation_mse"], r["trial"])):
+    for r in sorted(records, key=lambda r: (lightness(r), r["validation_mse"], r["trial"])):
         if not front or r["validation_mse"] < front[-1]["validation_mse"]:
             front.append(r)
     return front

@@ -12,9 +12,12 @@ from pathlib import Path
 from rich.console import Console
 
 from emulator.dataset import SampleFile
-from hpo import attempts
+from emulator.progress import Progress
+from hpo import attempts, latency_model
 from hpo.config import Config
 from hpo.errors import Interrupted, SearchError
+from hpo.groups import publish
+from hpo.latency_model import LatencyModel, read_model
 from hpo.leader import Leadership
 from hpo.lines import say
 from hpo.members import LEASE_SECONDS, Crew, Member
@@ -186,6 +189,8 @@ class _Search:
 
     def _prepare(self) -> StudyContext:
         try:
+            if self._config.search.by_latency:
+                self._check_latency()
             return self._context(prepare)
         except SearchError as error:
             self._crew.member.update(not_prepared=str(error))  # whoever waits for it need not try again
@@ -205,7 +210,8 @@ class _Search:
         prepared = {step: replace(p, stream=stream.get(str(step), False)) for step, p in prepared.items()}
         if self._leadership.held:
             study.note(
-                prepared={
+                prepared=(noted or {})
+                | {
                     "stream": stream,
                     "output_activation": prepared[2].output_activation,
                     "error_units": "physical" if prepared[2].outputs.is_identity else "standardised",
@@ -215,7 +221,7 @@ class _Search:
                 }
             )
         description = study.description
-        return StudyContext(
+        context = StudyContext(
             folder=study.folder,
             config=config,
             prepared=prepared,
@@ -230,6 +236,73 @@ class _Search:
                 "error_units": description["prepared"]["error_units"],
             },
         )
+        if not config.search.by_latency:
+            return context
+        model = self._latency_model(context)
+        return None if model is None else replace(context, latency=model)
+
+    # -- latency as an objective ----------------------------------------------------------------------------------
+
+    def _check_latency(self) -> None:
+        """Refuse what the model could not be had from, before any sample is read."""
+        path = self._study.folder / latency_model.FILE
+        if path.exists():
+            return
+        if "latency_model" in (self._study.description["prepared"] or {}):
+            raise SearchError(f"{path} is missing, which the trials of this study rest on; put it back")
+        if self._config.search.latency_model is not None:
+            self._given_model()
+        else:
+            from hpo.latency_measure import check_tool
+
+            check_tool()
+
+    def _latency_model(self, context: StudyContext) -> LatencyModel | None:
+        """The study's, which the leader has when the study begins and all read from its folder. None: not there yet."""
+        path, lead = self._study.folder / latency_model.FILE, self._leadership.held
+        noted = self._study.description["prepared"].get("latency_model")
+        model = read_model(path)
+        if model is None and not lead:
+            return None
+        if model is None:
+            publish(path, self._new_model(context).to_dict(), indent=1)
+            model = read_model(path)
+        if noted not in (None, model.digest) or model.batch != self._config.search.latency_batch:
+            raise SearchError(f"{path} is not the one that this study was begun with; put that one back")
+        if lead and noted is None:
+            self._study.note(prepared=self._study.description["prepared"] | {"latency_model": model.digest})
+        return model
+
+    def _new_model(self, context: StudyContext) -> LatencyModel:
+        from hpo.latency_measure import TURNS, measured_model, spanning
+
+        search, shapes = self._config.search, spanning(context)
+        if search.latency_model is not None:
+            model = self._given_model()
+            try:
+                model.check_space([s.counts for s in shapes])
+            except SearchError as error:
+                raise SearchError(f"latency model {search.latency_model}: {error}") from None
+            return model
+        self._say(f"measuring the latency of {len(shapes)} networks of this space in calls of {search.latency_batch}")
+        with ExitStack() as ends:
+            bar = Progress("latencies", TURNS * len(shapes), unit="measurements")
+            advance = (lambda count: None) if self._options.quiet else ends.enter_context(bar).advance
+            model = measured_model(context, shapes, search.latency_batch, advance)
+        self._say(model.quality)
+        return model
+
+    def _given_model(self) -> LatencyModel:
+        search = self._config.search
+        model = read_model(search.latency_model)
+        if model is None:
+            raise SearchError(f"latency model {search.latency_model}: no such file")
+        if model.batch != search.latency_batch:
+            raise SearchError(
+                f"latency model {search.latency_model} is of calls with {model.batch} samples, and latency_batch is "
+                f"{search.latency_batch}; set latency_batch = {model.batch}, or give another model"
+            )
+        return model
 
     # -- the steps ------------------------------------------------------------------------------------------------
 
@@ -417,6 +490,6 @@ def prepare_steps(
 def resolved(config: Config, samples: SampleFile) -> Config:
     """The config with absolute paths, and what the samples file decides written out: names of inputs and outputs."""
     data = replace(config.data, path=str(samples.path.resolve()), inputs=samples.inputs, outputs=samples.outputs)
-    after = config.search.after
-    search = config.search if after is None else replace(config.search, after=str(Path(after).resolve()))
-    return replace(config, data=data, search=search)
+    paths = {name: getattr(config.search, name) for name in ("after", "latency_model")}
+    whole = {name: str(Path(path).resolve()) for name, path in paths.items() if path is not None}
+    return replace(config, data=data, search=replace(config.search, **whole))

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from hpo.command import console, make_folder, refused, run_stoppable
-from hpo.config import PRUNERS, SAMPLERS, Config, read_toml
+from hpo.config import PRUNERS, SAMPLERS, SECOND_OBJECTIVES, Config, read_toml
 from hpo.errors import Interrupted, SearchError
 from hpo.members import LEASE_SECONDS, Crew, Member
 from hpo.slurm_job import launch
@@ -60,6 +60,14 @@ def parser() -> argparse.ArgumentParser:
     add("--top", type=int, metavar="K", help="trials retrained in step 2 (default: 50)")
     add("--p-retrain", type=float, metavar="P", help="the same as a fraction of the trials")
     add("--sampler", choices=SAMPLERS, help="where configurations come from (default: random)")
+    add(
+        "--second-objective",
+        choices=SECOND_OBJECTIVES,
+        help="what nsga2 minimises beside the error (default: parameters); latency: on a CPU, by a model fitted to "
+        "networks that are measured first",
+    )
+    add("--latency-batch", type=int, metavar="N", help="samples in a call whose latency counts (default: 16)")
+    add("--latency-model", metavar="FILE", help="latency_model.json of another study, instead of measuring here")
     add("--pruner", choices=PRUNERS, help="which trainings of step 1 end early (default: none)")
     add("--rungs", metavar="P,P", help="growing subsets on which step 1 tries trials first: 0.005,0.02, or none")
     add("--after", metavar="STUDY", help="start from another study: its settings, and what --fix or --narrow say")
@@ -204,7 +212,8 @@ def _config(args: argparse.Namespace) -> Config:
     put("space", "depth", _dimension("--depth", args.depth))
     put("space", "widths", _dimension("--widths", args.widths))
     put("train", "max_epochs", args.max_epochs)
-    for key in ("trials", "p_subset", "seed", "sampler", "pruner", "after", "narrow"):
+    latency = ("second_objective", "latency_batch", "latency_model")
+    for key in ("trials", "p_subset", "seed", "sampler", *latency, "pruner", "after", "narrow"):
         put("search", key, getattr(args, key))
     put("search", "rungs", _parts(args.rungs))
     put("search", "fix", None if args.fix is None else [name.strip() for name in args.fix.split(",")])

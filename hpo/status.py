@@ -17,7 +17,7 @@ from rich.live import Live
 from hpo.lines import folded
 from hpo.observer import Observer
 from hpo.overview import MemberView, Overview
-from hpo.view import counts, duration, members_text, num, screen, title
+from hpo.view import counts, duration, front_text, light_text, members_text, num, screen, title
 
 _MOST_GONE = 5
 _MOST_MEMBERS = 20
@@ -40,7 +40,8 @@ def report(o: Overview) -> list[str]:
         for rank, b in enumerate(s.best, start=1):
             hidden = "-".join(map(str, b.hidden))
             hidden = hidden if len(hidden) <= 40 else f"{hidden[:37]}..."
-            lines.append(f"  {rank}. trial {b.trial}: MSE {b.mse:.3e}, {b.num_parameters:,} parameters, {hidden}")
+            lines.append(f"  {rank}. trial {b.trial}: MSE {b.mse:.3e}, {light_text(b)}, {hidden}")
+        lines += [f"  {front_text(s.front)}"] if s.front else []
     for g in o.groups:
         where = ", ".join(dict.fromkeys(g.members)) or "no seats yet"
         lines.append(f"group of {g.size} on trial {g.trial} (attempt {g.attempt}): {g.state}, {where}")

@@ -127,8 +127,8 @@ class Step1Source:
 
     def _task(self, trial: int) -> Task:
         t = self._proposals.trial(trial)
-        flop = self._context.flop(self._space, t.params, 1)
-        return Task(step=1, trial=trial, flop=flop, extra={}, params=t.params, limits=t.limits)
+        flop, extra = self._context.flop(self._space, t.params, 1), self._context.modelled(self._space, t.params)
+        return Task(step=1, trial=trial, flop=flop, extra=extra, params=t.params, limits=t.limits)
 
     def record(self, record: dict) -> None:
         """A trial of ours is finished."""

@@ -40,7 +40,8 @@ def tasks(context: StudyContext, promotions: list[Promotion], finished: Iterable
             trial=p.trial,
             flop=context.flop(space, p.params, 2),
             params=p.params,
-            extra={"promoted": p.promoted, "step1_mse": p.step1_mse, "step1_rank": p.step1_rank},
+            extra={"promoted": p.promoted, "step1_mse": p.step1_mse, "step1_rank": p.step1_rank}
+            | context.modelled(space, p.params),
         )
         for p in promotions
         if p.trial not in done

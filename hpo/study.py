@@ -21,6 +21,7 @@ from pathlib import Path
 
 from emulator.dataset import SampleFile
 from emulator.records import read_folder, read_records
+from hpo import latency_model
 from hpo.config import Config, differences, to_toml
 from hpo.errors import SearchError
 
@@ -126,7 +127,8 @@ class Study:
             made = [self.folder / name for name in ("step1", "step2", "cache", "proposals")]
             for path in (*made, *self.folder.glob("rung*")):  # nothing is finished: nothing binds the study yet
                 shutil.rmtree(path, ignore_errors=True)
-            (self.folder / "study.journal").unlink(missing_ok=True)
+            for name in ("study.journal", latency_model.FILE):
+                (self.folder / name).unlink(missing_ok=True)
             old = None
         self.description = {
             "schema": SCHEMA,

@@ -9,12 +9,15 @@ from rich.console import Console
 from rich.table import Table
 
 from hpo.config import Config, SearchSettings
+from hpo.latency_model import KEY
 from hpo.lines import say
 from hpo.progress import duration
-from hpo.promotion import step1_parts
+from hpo.promotion import pareto_front, step1_parts
 from hpo.run import Result
 from hpo.statistics import cost_fraction, measured_cost
 from hpo.study import ranking
+from hpo.tally import Best
+from hpo.view import front_text
 
 _NUM_BEST = 10
 
@@ -54,7 +57,9 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
         box=box.SIMPLE_HEAD,
         pad_edge=False,
     )
-    for heading in ("rank", "trial", "MSE\nstep 2", "MSE\nstep 1", "rank\nstep 1", "para-\nmeters", "epochs", "for"):
+    by_latency = ["ns\nmodelled"] if config.search.by_latency else []
+    errors = ("MSE\nstep 2", "MSE\nstep 1", "rank\nstep 1")
+    for heading in ("rank", "trial", *errors, "para-\nmeters", *by_latency, "epochs", "for"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("hidden\nlayers", overflow="fold", min_width=11)
     for k, r in enumerate(best[:_NUM_BEST], start=1):
@@ -65,6 +70,7 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
             f"{r['step1_mse']:.3e}",
             str(chosen[r["trial"]].step1_rank if r["trial"] in chosen else r["step1_rank"]),
             f"{r['num_parameters']:,}",
+            *([f"{r[KEY]:.4g}"] if by_latency else []),
             str(r["epochs"]),
             r["promoted"],
             "-".join(map(str, r["hidden"])),
@@ -76,11 +82,22 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
             f"failed trials: {failed[0]} in step 1, {failed[1]} in step 2 (reasons are in their records)",
             soft_wrap=not console.is_terminal,
         )
+    if config.search.sampler == "nsga2":
+        say(console, front_line(result))
     for line in cost_lines(config, result):
         say(console, line)
     console.print("\nnext:", highlight=False)
     for command in (f"python -m hpo.report {out}", f"python -m emulator.export {out} --pick lightest"):
         console.print(f"  {command}", highlight=False, soft_wrap=True)
+
+
+def front_line(result: Result) -> str:
+    """The Pareto front of step 1, and how much of it was retrained."""
+    front = pareto_front([r for r in result.step1 if r["state"] == "complete"])
+    chosen = {p.trial for p in result.promotions}
+    retrained = sum(r["trial"] in chosen for r in front)
+    hint = "" if retrained == len(front) else ": light_top retrains more of it"
+    return f"{front_text([Best.of(r) for r in front])}; {retrained} of it retrained{hint}"
 
 
 def cost_lines(config: Config, result: Result) -> list[str]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+from hpo.latency_model import KEY
 
 MOST_LATEST = 1_000
 _NUM_BEST = 5
@@ -20,6 +23,18 @@ class Best:
     num_parameters: int
     hidden: tuple[int, ...]
     epochs: int
+    latency_ns: float | None = None  # as the study's latency model has it
+
+    @classmethod
+    def of(cls, record: Mapping) -> Best:
+        return cls(
+            trial=record["trial"],
+            mse=record["validation_mse"],
+            num_parameters=record["num_parameters"],
+            hidden=tuple(record["hidden"]),
+            epochs=record["epochs"],
+            latency_ns=record.get(KEY),
+        )
 
 
 @dataclass
@@ -59,13 +74,7 @@ class Tally:
         elif r["state"] == "pruned":
             self.pruned += 1
         else:
-            best = Best(
-                trial=r["trial"],
-                mse=r["validation_mse"],
-                num_parameters=r["num_parameters"],
-                hidden=tuple(r["hidden"]),
-                epochs=r["epochs"],
-            )
+            best = Best.of(r)
             if len(self.best) < _NUM_BEST or best.mse <= self.best[-1].mse:
                 self.best = sorted([*self.best, best], key=lambda b: (b.mse, b.trial))[:_NUM_BEST]
         if not d.failed:
@@ -82,6 +91,13 @@ class Tally:
         if len(self._latest) == MOST_LATEST:
             begin = max(begin, self._latest[0][0])
         return begin, [self.done[trial] for finished, trial in self._latest if finished > begin]
+
+    def front(self) -> tuple[Best, ...]:
+        """Complete trials that no other beats in error and lightness, lightest first."""
+        from hpo.promotion import pareto_front
+
+        records = (d.record for d in self.done.values())
+        return tuple(Best.of(r) for r in pareto_front([r for r in records if r["state"] == "complete"]))
 
     @property
     def used(self) -> float:

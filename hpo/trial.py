@@ -24,6 +24,7 @@ from hpo.errors import GroupLost, Interrupted
 from hpo.flat import FlatTraining
 from hpo.fleet import Fleet, Flight, Landing, check_precision, is_out_of_memory, use_precision
 from hpo.groups import Seat
+from hpo.latency_model import KEY, LatencyModel, counts
 from hpo.prepare import Prepared
 from hpo.recipe import Recipe
 from hpo.space import Space, torch_seed
@@ -63,7 +64,8 @@ class Task:
 class StudyContext:
     """What every worker of a study needs to know; can be sent to another process.
 
-    `prepared` holds the data of steps 1 and 2, `provenance` what every saved network says of its origin.
+    `prepared` holds the data of steps 1 and 2, `provenance` what every saved network says of its origin, `latency` is
+    there in searches that minimise it.
     """
 
     folder: Path
@@ -72,6 +74,7 @@ class StudyContext:
     input_columns: tuple[Column, ...]
     output_columns: tuple[Column, ...]
     provenance: Mapping[str, object]
+    latency: LatencyModel | None = None
 
     @property
     def heads(self) -> Mapping[str, Head]:
@@ -95,6 +98,15 @@ class StudyContext:
             **outputs,
             **space.architecture(params),
         )
+
+    def counts(self, space: Space, params: Mapping[str, object]) -> dict[str, float]:
+        """What takes time in the network of a trial, once it is exported: see `hpo.latency_model.counts`."""
+        inputs = self.prepared[2].inputs[space.input_transforms.index(space.transforms(params))]
+        return counts(self.spec(space, params), space.head(params), inputs.transforms)
+
+    def modelled(self, space: Space, params: Mapping[str, object]) -> dict[str, float]:
+        """What the record of a trial says of its latency; nothing in a search that does not ask."""
+        return {} if self.latency is None else {KEY: self.latency.ns(self.counts(space, params))}
 
     def flop(self, space: Space, params: Mapping[str, object], step: int) -> float:
         """Arithmetic of a trial if it runs all its epochs, plus what small layers cost beyond their arithmetic."""

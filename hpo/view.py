@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpo.overview import MemberView, Overview, StepView, Worker
+from hpo.tally import Best
 
 _BAR_WIDTH = 40
 _LEAST_ROWS = 3
@@ -79,6 +80,20 @@ def counts(s: StepView, *, running: bool = True) -> list[str]:
     if s.finished and s.begun is not None:
         parts.append(f"took {duration(s.ended - s.begun)}")
     return parts
+
+
+def light_text(b: Best) -> str:
+    """`1,204 parameters`; where latency is minimised, its model's time as well."""
+    time = "" if b.latency_ns is None else f", {b.latency_ns:.4g} ns modelled"
+    return f"{num(b.num_parameters, 'parameter')}{time}"
+
+
+def front_text(front: Sequence[Best]) -> str:
+    """The ends of a Pareto front of error and parameters or modelled latency, lightest first."""
+    of = "parameters" if front[0].latency_ns is None else "modelled latency"
+    ends = [f"MSE {b.mse:.3e} with {light_text(b)} (trial {b.trial})" for b in (front[0], front[-1])]
+    said = ends[0] if len(front) == 1 else f"from {ends[0]} to {ends[1]}"
+    return f"Pareto front of error and {of}: {num(len(front), 'trial')}, {said}"
 
 
 def members_text(o: Overview) -> str:

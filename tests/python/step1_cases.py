@@ -16,8 +16,11 @@ class World:
     `record_of`: what a training of a task comes to, but for the number and the time.
     """
 
-    def __init__(self, folder, config, record_of=lambda task: {}):
-        prepared = SimpleNamespace(num_train=10, num_validation=10, output_activation="sigmoid", heads={})
+    def __init__(self, folder, config, record_of=lambda task: {}, latency=None):
+        inputs = [SimpleNamespace(transforms=("none",))]
+        prepared = SimpleNamespace(
+            num_train=10, num_validation=10, output_activation="sigmoid", heads={}, inputs=inputs
+        )
         self.context = StudyContext(
             folder=Path(folder),
             config=config,
@@ -25,6 +28,7 @@ class World:
             input_columns=(None,),
             output_columns=(None,),
             provenance={},
+            latency=latency,
         )
         self.now, self.dead, self.runs = 0.0, set(), []
         self._record_of, self.writers = record_of, {}
