@@ -4,7 +4,7 @@ They propose batches. The proposals of batch b are a function of the seed, b, th
 and the outcomes of batches up to b-2: they do not depend on who computes them, or when. Batch b-1 is known to be
 under way.
 
-All minimise log10 of the validation MSE. A failed trial is told as the worst error known until then, so that its
+All minimise log10 of the validation MSE. A failed trial is told as the worst known until then, so that its
 surroundings are avoided. A pruned trial is told to TPE as such, with its learning curve (with Hyperband this is BOHB,
 Falkner et al. 2018, arXiv:1807.01774), to the others with the error that it had reached.
 
@@ -17,6 +17,9 @@ Falkner et al. 2018, arXiv:1807.01774), to the others with the error that it had
   minimises. Measured times are not the same twice, and no search could be repeated: the latency is what a model says
   that the study keeps (`hpo.latency_model`).
 
+Where all is chosen from lists, samplers come back to what they have proposed. Such a proposal is asked for again, up to
+so many times (`_ATTEMPTS`); not for CMA-ES, whose generation needs its points.
+
 For all but TPE every configuration has a value of every parameter, of which those that it does not have are ignored.
 Numbers to choose from are ordered; for CMA-ES so are names, in the order given.
 """
@@ -24,6 +27,7 @@ Numbers to choose from are ordered; for CMA-ES so are names, in the order given.
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +42,8 @@ from hpo.space import Space, stream
 
 MOST_GP_TRIALS = 400  # some 1 s for a proposal in ten dimensions
 DEFAULT_POPULATION = 20
+# A Gaussian process takes seconds to find its best point once more.
+_ATTEMPTS = {"tpe": 10, "nsga2": 10, "gp": 2}
 _SIGMA = 0.25  # of CMA-ES at its start, in a unit cube
 
 
@@ -147,9 +153,10 @@ class OptunaSearch:
         directions = ["minimize"] * (2 if self._name == "nsga2" else 1)
         self._study = optuna.create_study(directions=directions, sampler=optuna.samplers.RandomSampler(seed=0))
         self._present: list[Batch] = []
+        self._known: set[str] = set()  # parameters of their proposals
         self._ids: list[int] = []  # in the study, of all trials in it
         self._told = 0  # batches
-        self._worst: float | None = None
+        self._worst: list[float] = []  # of each objective
 
     def propose(self, batches: Sequence[Batch], outcomes: Mapping[int, Finished]) -> Batch:
         try:
@@ -215,6 +222,7 @@ class OptunaSearch:
                 system_attrs=dict(p.notes),
             )
             self._ids.append(storage.create_new_trial(study_id, template_trial=template))
+            self._known.add(_text(p.params))
         self._present.append(batch)
 
     def _tell(self, batches: Sequence[Batch], k: int, outcomes: Mapping[int, Finished]) -> None:
@@ -223,38 +231,42 @@ class OptunaSearch:
         storage = self._study._storage
         first = sum(len(b.proposals) for b in batches[:k])
         numbers = range(first, first + len(batches[k].proposals))
-        errors = [score(outcomes[t].mse) for t in numbers if outcomes[t].mse is not None]
-        self._worst = max([*errors, *([] if self._worst is None else [self._worst])], default=None)
+        told = {t: self._values(outcomes[t]) for t in numbers if outcomes[t].mse is not None}
+        self._worst = [max(v) for v in zip(*told.values(), *([self._worst] if self._worst else []), strict=True)]
         for t in numbers:
             finished, trial_id = outcomes[t], self._ids[t]
-            error = score(finished.mse) if finished.mse is not None else self._worst
-            if error is None:  # nothing but failures so far
+            values = told.get(t, self._worst)
+            if not values:  # nothing but failures so far
                 storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
-            elif self._name == "nsga2":
-                light = finished.latency_ns if self._search.by_latency else finished.num_parameters
-                values = [error, math.log10(light)]
-                storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=values)
             elif self._name == "tpe" and finished.state == "pruned":
                 for epoch, best in enumerate(finished.best, start=1):
                     storage.set_trial_intermediate_value(trial_id, epoch, score(best))
-                storage.set_trial_state_values(trial_id, state=TrialState.PRUNED, values=[error])
+                storage.set_trial_state_values(trial_id, state=TrialState.PRUNED, values=values)
             else:
-                storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=[error])
+                storage.set_trial_state_values(trial_id, state=TrialState.COMPLETE, values=values)
         self._told = k + 1
+
+    def _values(self, finished: Finished) -> list[float]:
+        """What is minimised, of a trial that did not fail."""
+        if self._name != "nsga2":
+            return [score(finished.mse)]
+        light = finished.latency_ns if self._search.by_latency else finished.num_parameters
+        return [score(finished.mse), math.log10(light)]
 
     def _ask(self, number: int) -> Batch:
         """A batch, which is under way in the study from now on."""
         study, storage = self._study, self._study._storage
         study.sampler = self._sampler(number)
         before = dict(storage.get_study_system_attrs(study._study_id))
-        proposals = []
+        proposals, asked_again = [], False
         for _ in range(self._search.batch):
-            if self._name == "tpe":
-                trial = study.ask()
-                params = self._space.assemble(lambda p, t=trial: self._codes[p.name].suggest(t, p.name))
-            else:
-                trial = study.ask(fixed_distributions={n: c.distribution for n, c in self._codes.items()})
-                params = self._space.assemble(lambda p, t=trial: self._codes[p.name].decode(t.params[p.name]))
+            trial, params = self._ask_one()
+            for _ in range(_ATTEMPTS[self._name]):
+                if _text(params) not in self._known:
+                    break
+                trial, params = self._ask_one()
+                asked_again = True
+            self._known.add(_text(params))
             trial_notes = storage.get_trial_system_attrs(trial._trial_id)
             proposals.append(Proposal(params=params, asked=trial.params, notes=trial_notes))
             self._ids.append(trial._trial_id)
@@ -262,7 +274,17 @@ class OptunaSearch:
         notes = {k: v for k, v in after.items() if before.get(k) != v}
         batch = Batch(proposals=tuple(proposals), notes=notes)
         self._present.append(batch)  # a rebuild finds the same
+        if asked_again:  # but for trials that the study has and the search does not
+            self._forget()
         return batch
+
+    def _ask_one(self):
+        """A trial of Optuna's, and the parameters that it stands for."""
+        if self._name == "tpe":
+            trial = self._study.ask()
+            return trial, self._space.assemble(lambda p: self._codes[p.name].suggest(trial, p.name))
+        trial = self._study.ask(fixed_distributions={n: c.distribution for n, c in self._codes.items()})
+        return trial, self._space.assemble(lambda p: self._codes[p.name].decode(trial.params[p.name]))
 
     def _sampler(self, number: int):
         """Of one batch, with its own random numbers."""
@@ -292,6 +314,11 @@ def _one_thread(wanted: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _text(params: Mapping[str, object]) -> str:
+    """The same for equal parameters."""
+    return json.dumps(params, sort_keys=True)
 
 
 def _seed(seed: int, number: int, name: str) -> int:

@@ -310,9 +310,11 @@ def _after(args: argparse.Namespace, console: Console) -> None:
         raise SearchError(f"{args.study} is not a study (it has no study.json); give the --out of hpo.search")
     config = Config.from_dict(study.description["config"], f"{args.study}/study.json")
     step1, step2 = (study.records(step, curves=False) for step in (1, 2))
+    step1 = [r for r in step1 if r["trial"] < config.search.trials]
+    rungs = [[r for r in records if r["trial"] < config.search.trials] for records in study.rung_records()]
     if not any(r["state"] == "complete" for r in step1):
         raise SearchError(f"{args.study} has no finished trial yet; run `python -m hpo.search --out {args.study}`")
-    advice = review(config, step1, step2)
+    advice = review(config, step1, step2, rungs)
     for a in advice:
         to = f" -> {_shown(a.better)}" if a.better is not None else ""
         console.print(f"{a.verdict}: {a.about} = {_shown(a.now)}{to}", highlight=False, soft_wrap=True)

@@ -70,8 +70,21 @@ def promote(records: list[dict], *, top: int, light_top: int, light_factor: floa
 
 
 def going_on(records: list[dict], config: Config) -> list[dict]:
-    """The best of a rung: one in `reduction`, and no fewer than step 2 retrains."""
-    return ranking(records)[: num_going_on(len(records), config.search)]
+    """Those of a rung that go on, best first: one in `reduction`, and no fewer than step 2 retrains.
+
+    They are the best, and the light ones that would be retrained if the rung were step 1.
+    """
+    return best_of_rung(records, config.search, num_going_on(len(records), config.search))
+
+
+def best_of_rung(records: list[dict], search: SearchSettings, number: int) -> list[dict]:
+    """So many of a rung, as `going_on` chooses."""
+    ranked, top = ranking(records), max(number - search.light_top, 0)
+    chosen = promote(records, top=top, light_top=search.light_top, light_factor=search.light_factor)
+    taken = {p.trial for p in chosen}
+    left = [r["trial"] for r in ranked if r["trial"] not in taken]
+    taken.update(left[: max(number - len(taken), 0)])
+    return [r for r in ranked if r["trial"] in taken]
 
 
 def num_going_on(trials: int, search: SearchSettings) -> int:

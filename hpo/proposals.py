@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpo.adaptive import Adaptive, Batch, Proposal, adaptive_sampler
+from hpo.conditions import possible
 from hpo.errors import SearchError
 from hpo.groups import publish
 from hpo.history import Finished
@@ -96,7 +97,7 @@ class Proposals:
         self._search = space.config.search
         self._sampler: Sampler | None = sampler_of(space)
         self._adaptive: Adaptive | None = None
-        self._pruner = pruner_of(self._search)
+        self._pruner = pruner_of(self._search, max(possible(space.config.train.values["max_epochs"])))
         self._batches: list[Batch] = []
         self._limits: list[list] = []  # of the trials of each batch
         self._finished: dict[int, Finished] = {}

@@ -31,9 +31,11 @@ class Pruner(Protocol):
         """Limits of a trial that may train for `max_epochs`, given those that are finished."""
 
 
-def pruner_of(search: SearchSettings) -> Pruner | None:
-    """The pruner that the search asks for."""
-    kinds = {"median": Median, "asha": Asha, "hyperband": Hyperband}
+def pruner_of(search: SearchSettings, most_epochs: int) -> Pruner | None:
+    """The pruner that the search asks for; `most_epochs`: of the longest training."""
+    if search.pruner == "hyperband":
+        return Hyperband(search, most_epochs)
+    kinds = {"median": Median, "asha": Asha}
     return kinds[search.pruner](search) if search.pruner in kinds else None
 
 
@@ -85,21 +87,25 @@ class Asha:
 
 
 class Hyperband(Asha):
-    """Several ladders of successive halving; each compares its own trials only."""
+    """Several ladders of successive halving; each compares its own trials only.
 
-    def __init__(self, search: SearchSettings):
+    There are as many as the longest training has rungs. Where `max_epochs` is searched, a trial's ladder is still that
+    of its number, and it climbs as far as its own epochs reach.
+    """
+
+    def __init__(self, search: SearchSettings, most_epochs: int):
         super().__init__(search)
-        self._most: int | None = None
+        rungs = max(0, int(math.log(most_epochs / self._first, self._reduction) + 1e-9))
+        self._cycle = _cycle(rungs, self._reduction)
 
     def limits(self, trial: int, max_epochs: int, finished: Mapping[int, Finished]) -> Limits:
-        ladder = self.ladder(trial, max_epochs)
-        own = [f for t, f in finished.items() if self.ladder(t, max_epochs) == ladder]
+        ladder = self.ladder(trial)
+        own = [f for t, f in finished.items() if self.ladder(t) == ladder]
         return self._ladder(self._first * self._reduction**ladder, max_epochs, own)
 
-    def ladder(self, trial: int, max_epochs: int) -> int:
+    def ladder(self, trial: int) -> int:
         """Which ladder a trial climbs: 0 begins at `min_epochs`, the last trains all to the end."""
-        cycle = _cycle(max(0, int(math.log(max_epochs / self._first, self._reduction) + 1e-9)), self._reduction)
-        return cycle[trial % len(cycle)]
+        return self._cycle[trial % len(self._cycle)]
 
 
 @cache

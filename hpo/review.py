@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hpo import statistics
-from hpo.config import Config
+from hpo import ladder, statistics
+from hpo.config import ADAPTIVE_SAMPLERS, Config
 from hpo.dimensions import Choices, Range
+from hpo.promotion import pareto_front
 
 # A setting is worth changing for so much; below, a rerun with another seed differs as much.
 _WORTH = 0.1
@@ -39,7 +40,9 @@ class Advice:
     because: str
 
 
-def review(config: Config, step1: Sequence[dict], step2: Sequence[dict]) -> list[Advice]:
+def review(
+    config: Config, step1: Sequence[dict], step2: Sequence[dict], rungs: Sequence[Sequence[dict]] = ()
+) -> list[Advice]:
     """What to change after a search, most telling first.
 
     Parameters
@@ -48,12 +51,18 @@ def review(config: Config, step1: Sequence[dict], step2: Sequence[dict]) -> list
         Of the study.
     step1, step2 : sequence of dict
         Records, with or without curves.
+    rungs : sequence of sequence of dict
+        Records of each rung below step 1.
     """
     first, second = statistics.completed(step1), statistics.completed(step2)
     found = []
     if second:
         found += [_subset(config, step1, step2), _top(config, step1, step2)]
-    found += [_trials(config, first), _epochs(config, first, second)]
+        if config.search.sampler == "nsga2":
+            found.append(_front(config, step1))
+    if rungs and first:
+        found += _rungs(config, rungs, step1, step2)
+    found += [_trials(config, step1), _epochs(config, first, second)]
     found += _edges(config, second or first)
     failed = sum(r["state"] == "failed" for r in step1)
     if failed:
@@ -108,22 +117,128 @@ def _top(config: Config, step1, step2) -> Advice:
     return Advice(**about, better=None, verdict="keep", because=place)
 
 
-def _trials(config: Config, first) -> Advice:
-    """What the last half of the trials brought."""
-    n = len(first)
+def _front(config: Config, step1) -> Advice:
+    """Whether step 2 retrained what a search of two objectives was for."""
+    search, first = config.search, statistics.completed(step1)
+    near = [r for r in pareto_front(first) if r["validation_mse"] <= search.light_factor * first[0]["validation_mse"]]
+    top = {r["trial"] for r in first[: search.num_top]}
+    wanted = sum(r["trial"] not in top for r in near)
+    kept = len(near) - max(0, wanted - search.light_top)
+    reason = (
+        f"{kept} of the {len(near)} trials on step 1's Pareto front with an error within {search.light_factor:g} times "
+        "the best were retrained"
+    )
+    better = wanted if kept < len(near) else None
+    verdict = "keep" if better is None else "change"
+    return Advice(about="search.light_top", now=search.light_top, better=better, verdict=verdict, because=reason)
+
+
+def _rungs(config: Config, rungs, step1, step2) -> list[Advice]:
+    """Whether each rung orders what it lets through and is worth its time, and whether they let through too few or too
+    many."""
+    search = config.search
+    own = [r for r in step1 if "rung" not in r]
+    total = max(sum(r["seconds"] for records in (*rungs, own, step2) for r in records), 1e-12)
+    found = []
+    for rung in ladder.climbed(search, rungs, step1):
+        named = f"rung {rung.number} (p = {rung.subset:g})"
+        cost = (
+            f"{named} took {rung.seconds / total:.0%} of the worker time and let {rung.going_on} of {rung.trials} go "
+            f"on, which saved about {rung.saved / total:.0%}"
+        )
+        about = {"about": "search.rungs", "now": list(search.rungs)}
+        without = [p for p in search.rungs if p != rung.subset]
+        if rung.saved <= rung.seconds:
+            reason = f"{cost}: not worth it"
+            found.append(Advice(**about, better=without, verdict="change", because=reason))
+            continue
+        c = rung.correlation
+        if c is None or c.low is None:
+            reason = f"{cost}; {len(rung.here)} networks are too few to compare its order with that of the next subset"
+            found.append(Advice(**about, better=None, verdict="cannot tell", because=reason))
+            continue
+        text = (
+            f"{cost}; its rank correlation with p = {rung.next_subset:g} among the {c.count} that went on is "
+            f"{c.value:.2f} (95 %: {c.low:.2f} to {c.high:.2f})"
+        )
+        if c.low > 0.0:
+            found.append(Advice(**about, better=None, verdict="keep", because=f"{text}: it orders even those"))
+        elif c.high > _MANY:
+            reason = f"{text}: whether it orders them cannot be told from so few"
+            found.append(Advice(**about, better=None, verdict="cannot tell", because=reason))
+        else:
+            larger = 4.0 * rung.subset
+            better = sorted([*without, larger] if larger < rung.next_subset else without)
+            reason = f"{text}: it does not order them, so that luck decides at its cut"
+            found.append(Advice(**about, better=better, verdict="change", because=reason))
+    found.append(_reduction(config, rungs, own, step2, total))
+    # one list of rungs comes next: a second change waits for its turn
+    changes = [a for a in found if a.about == "search.rungs" and a.better is not None]
+    return [replace(a, better=None) if a in changes[1:] else a for a in found]
+
+
+def _reduction(config: Config, rungs, own, step2, total: float) -> Advice:
+    """Whether the best network passed a rung by a hair, or fewer would have been enough."""
+    search = config.search
+    about = {"about": "search.reduction", "now": search.reduction}
+    judged = statistics.completed(step2) or statistics.completed(own)
+    best = judged[0]["trial"]
+    places = [(k, ladder.place_on(records, best), len(records)) for k, records in enumerate(rungs, start=1)]
+    going = [*(len(records) for records in rungs[1:]), len(own)]
+    told = ", ".join(f"{place} of {n} on rung {k}" for k, place, n in places)
+    text = f"the best network was number {told}"
+    close = [k for k, (_, place, n) in enumerate(places) if n > going[k] >= 4 and place > 0.8 * going[k]]
+    if close:
+        k = close[0]
+        reason = f"{text}, which let {going[k]} go on: the next ones, which it ended, may be better still"
+        better = search.reduction - 1 if search.reduction > 2 else None
+        if better is None:
+            reason += f"; no smaller reduction is left, a larger subset than {search.rungs[k]:g} is"
+        return Advice(**about, better=better, verdict="change", because=reason)
+    good = {r["trial"] for r in judged if r["validation_mse"] <= _NEAR * judged[0]["validation_mse"]}
+    spent = [{r["trial"]: r["seconds"] for r in records} for records in (*rungs[1:], own)]
+    enough = None
+    for reduction in range(search.reduction + 1, 2 * search.reduction + 1):
+        left = ladder.kept(search, rungs, reduction)
+        if not left[-1] & good:
+            break
+        saved = sum(s for after, stay in zip(spent, left, strict=True) for t, s in after.items() if t not in stay)
+        if saved > _WORTH * total:
+            enough = (reduction, len(left[-1]), saved / total)
+    if enough is None:
+        return Advice(**about, better=None, verdict="keep", because=text)
+    reduction, number, saved = enough
+    reason = (
+        f"{text}: reduction = {reduction} would have let {number} instead of {len(own)} trials come to step 1, one "
+        f"within 10 % of the best among them, and saved {saved:.0%} of the worker time"
+    )
+    return Advice(**about, better=reduction, verdict="change", because=reason)
+
+
+def _trials(config: Config, step1) -> Advice:
+    """What the last half of the trials brought. Trials that failed, were pruned or ended on a rung are among them: to
+    have one that runs to its end took them too."""
+    first, n = statistics.completed(step1), len(step1)
     about = {"about": "search.trials", "now": config.search.trials}
-    if n < statistics.MIN_FOR_FLAT:
-        return Advice(**about, better=None, verdict="cannot tell", because=f"{n} finished trials are too few")
-    errors = [r["validation_mse"] for r in first]
-    half, whole = statistics.expected_best(errors, n // 2), errors[0]
+    if len(first) < statistics.MIN_FOR_FLAT:
+        reason = f"{len(first)} finished trials are too few"
+        return Advice(**about, better=None, verdict="cannot tell", because=reason)
+    whole, worst = first[0]["validation_mse"], first[-1]["validation_mse"]
+    if config.search.sampler in ADAPTIVE_SAMPLERS:  # which trials came first matters
+        early = sorted(r["trial"] for r in step1)[: n // 2]
+        half = min((r["validation_mse"] for r in first if r["trial"] <= early[-1]), default=worst)
+        text = f"the first half of the trials reached {half:.3g} in step 1, all of them {whole:.3g}"
+    else:
+        errors = [r["validation_mse"] for r in first] + [worst] * (n - len(first))
+        half = statistics.expected_best(errors, n // 2)
+        text = f"half as many trials would have reached {half:.3g} on average in step 1, all of them {whole:.3g}"
     gain = 1.0 - whole / half
-    text = f"half as many trials would have reached {half:.3g} on average in step 1, all of them reached {whole:.3g}"
     if gain > 2 * _WORTH:
         reason = f"{text}: twice as many can be expected to gain again"
         return Advice(**about, better=2 * config.search.trials, verdict="change", because=reason)
-    flat = statistics.flat_part(errors)
-    if flat is not None and gain < _WORTH:
-        good = sum(e <= _NEAR * whole for e in errors)
+    random = config.search.sampler not in ADAPTIVE_SAMPLERS
+    if random and gain < _WORTH and statistics.flat_part([r["validation_mse"] for r in first]) is not None:
+        good = sum(r["validation_mse"] <= _NEAR * whole for r in first)
         enough = statistics.sufficient_trials(n, good)
         if enough is not None and 2 * enough <= n:
             reason = f"{text}; {enough} would have held one of the {good} within 10 % of the best with 95 % probability"

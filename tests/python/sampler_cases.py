@@ -36,7 +36,7 @@ def error(params):
 def outcome(params, limits=(), *, epochs=36, failed=False):
     """Of a training whose error falls by a power of its epochs, as far as `limits` let it."""
     if failed:
-        return Finished("failed", None, (), 100)
+        return Finished("failed", None, (), parameters(params))
     curve = tuple(error(params) * (epochs / k) ** 1.5 for k in range(1, epochs + 1))
     for epoch, most in limits:
         if curve[epoch - 1] > most:

@@ -9,7 +9,7 @@ from emulator.records import RecordWriter, read_folder
 from hpo.config import Config
 from hpo.errors import SearchError
 from hpo.history import Finished
-from hpo.promotion import promote
+from hpo.promotion import going_on, promote
 from hpo.pruners import pruner_of
 from hpo.recipe import Recipe
 from hpo.rungs import close
@@ -18,8 +18,8 @@ from hpo.train import Progress
 from tests.python.sampler_cases import config, error, plain, search
 
 
-def pruner(name, **settings):
-    return pruner_of(config(pruner=name, startup=3, min_epochs=2, reduction=2, **settings).search)
+def pruner(name, most_epochs=16, **settings):
+    return pruner_of(config(pruner=name, startup=3, min_epochs=2, reduction=2, **settings).search, most_epochs)
 
 
 def finished(*curve, state="complete"):
@@ -54,15 +54,17 @@ def test_asha_lets_the_best_of_every_rung_go_on():
 
 def test_hyperband_compares_the_trials_of_a_ladder_and_shares_epochs_among_ladders():
     band = pruner("hyperband")
-    ladders = [band.ladder(t, 16) for t in range(44)]  # rungs 2, 4, 8; 4, 8; 8; none
+    ladders = [band.ladder(t) for t in range(44)]  # rungs 2, 4, 8; 4, 8; 8; none
     assert [ladders.count(k) for k in range(4)] == [16, 12, 8, 8], "Hyperband begins 8, 6, 4, 4"
-    own = [t for t in range(60) if band.ladder(t, 16) == 1]
-    others = [t for t in range(60) if band.ladder(t, 16) == 0]
+    own = [t for t in range(60) if band.ladder(t) == 1]
+    others = [t for t in range(60) if band.ladder(t) == 0]
     known = {t: finished(*[float(k + 1)] * 16) for k, t in enumerate(own[:4])}
     known |= {t: finished(*[0.1] * 16) for t in others[:4]}
     assert band.limits(own[5], 16, known) == [(4, 2.0), (8, 2.0)]
     assert band.limits(others[5], 16, known) == [(2, 0.1), (4, 0.1), (8, 0.1)]
-    last = next(t for t in range(60) if band.ladder(t, 16) == 3)
+    assert band.limits(own[5], 6, known) == [(4, 2.0)], "a shorter training is of the same ladder"
+    assert band.limits(own[5], 4, known) == []
+    last = next(t for t in range(60) if band.ladder(t) == 3)
     assert band.limits(last, 16, known) == [], "trains to the end whatever comes"
 
 
@@ -135,6 +137,22 @@ def test_pruned_trials_rank_after_complete_ones_and_are_retrained_only_for_want_
 
     assert chosen(top=2, light_top=2) == [(3, "error"), (1, "error")]
     assert chosen(top=3, light_top=0) == [(3, "error"), (1, "error"), (0, "error")]
+
+
+def test_a_rung_lets_the_best_and_the_light_ones_go_on():
+    """Of 12 trials with errors 1, 2, ... and 100 parameters each but for three light ones, of which one is too bad."""
+    light = {4: 60, 6: 40, 11: 10}
+    records = [record(t, 1.0 + t, parameters=light.get(t, 100)) for t in range(12)]
+    records.append(record(12, None, "failed"))
+
+    def going(**settings):
+        return [r["trial"] for r in going_on(records, config(rungs=[0.01], **settings))]
+
+    assert going(reduction=3, top=2) == [0, 1, 2, 3, 4]
+    assert going(reduction=3, top=2, light_top=2, light_factor=8.0) == [0, 1, 2, 4, 6]
+    assert going(reduction=3, top=2, light_top=1, light_factor=8.0) == [0, 1, 2, 3, 6], "the lightest of the front"
+    assert going(reduction=3, top=2, light_top=2, light_factor=2.0) == [0, 1, 2, 3, 4], "none is near: by error"
+    assert going(reduction=13, top=2, light_top=2, light_factor=8.0) == [0, 1, 4, 6], "as step 2 would take them"
 
 
 def test_an_unknown_pruner_is_refused():

@@ -175,6 +175,36 @@ def test_failures_drive_an_adaptive_search_away(tmp_path, name):
     assert late.count("failed") < 0.4 * len(late)
 
 
+def test_a_failed_trial_is_no_light_network(tmp_path):
+    """The smallest networks fail: told with their parameters, they would be a front of their own for nsga2."""
+    c = config(sampler="nsga2", trials=100, batch=10, startup=10, population=10)
+    found = search(tmp_path, c, failing=lambda params: params["num_hidden"] == 1)
+    late = [f.state for _, f in found[50:]]
+    assert late.count("failed") < 0.15 * len(late), "a third of random draws"
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga2"])
+def test_no_configuration_of_lists_is_tried_twice_while_there_are_others(tmp_path, name):
+    """1,550 configurations, to which these samplers come back in every fifth to third trial if they are let."""
+    settings = {"sampler": name, "batch": 10, "learning_rate": [1e-4, 1e-3, 5e-3, 1e-2, 1e-1]}
+    found = plain(search(tmp_path / "many", config(trials=80, **settings)))
+    assert len({str(json.loads(text)[0]) for text in found}) == 80
+    three = search(tmp_path / "three", config(trials=80, **settings), members=3, rng=random.Random(5))
+    assert plain(three) == found
+    settings = {"sampler": name, "trials": 9, "startup": 2, "batch": 3}
+    few = Config.from_dict({"space": {"depth": 1, "widths": [4, 8, 16]}, "search": settings})
+    world = World(tmp_path / "few", few, lambda task: recorded_width(task.params))
+    world.finish([world.join("alone")])
+    tried = [r["params"]["width_1"] for r in world.table()]
+    assert len(tried) == 9 and set(tried[:6]) == {4, 8, 16}, "where there are no others, again"
+
+
+def recorded_width(params):
+    mse = 1.0 / params["width_1"]
+    about = {"state": "complete", "validation_mse": mse, "num_parameters": params["width_1"], "params": params}
+    return about | {"curve": {"validation_mse": [mse]}}
+
+
 def test_a_search_where_all_fail_goes_on(tmp_path):
     for name in ADAPTIVE_SAMPLERS:
         c = config(sampler=name, trials=24, batch=4, startup=4)
