@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from emulator import select
 from emulator.bundle import load_bundle
 from emulator.latency import MeasurementError, measure_study
 from hpo.report.ranks import error_label, of_study
 from hpo.report.studies import StudyView
 from hpo.report.style import (
+    FAINT,
     FRONT,
     INK,
     STEP2,
@@ -100,7 +103,7 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
         line = FRONT if len(studies) == 1 else color
         drawn.plot(
             [c.latency_ns for c in front], [c.error for c in front], "-", color=line, linewidth=1.5,
-            label=f"Pareto front ({len(front)})" if len(studies) == 1 else None,
+            label=f"Pareto front ({len(front)}, by trial)" if len(studies) == 1 else None,
         )  # fmt: skip
         chosen = pick.candidate
         drawn.plot(
@@ -108,7 +111,12 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
             label="pick: lightest" if k == timed[0][0] else None, linestyle="none",
         )  # fmt: skip
         sentences += of_study(studies, study, _latency_sentences(front, pick, len(networks)))
+    if len(studies) == 1:
+        limit = 2 * front[-1].error
+        drawn.axhline(limit, color=FAINT, linestyle=":", linewidth=1.2, label="twice the best error")
     log_scale(drawn, "x", "y")
+    if len(studies) == 1:
+        _name_points(drawn, front)
     legend(drawn)
     return Section(
         title="Error against latency",
@@ -116,6 +124,26 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
         panels=(Panel(name="error-latency", alt="Error against latency. " + sentences[1], figure=figure),),
         gist=(len(sentences) - 1,) if len(studies) == 1 else (),
     )
+
+
+def _name_points(drawn, front: Sequence[select.Candidate]) -> None:
+    """Trial numbers beside the points of the front, where there is room for them."""
+    ends = [np.log(drawn.get_xlim()), np.log(drawn.get_ylim())]
+    named: list[np.ndarray] = []
+    for c in reversed(front):  # the best first
+        at = np.array(
+            [(v - low) / (high - low) for v, (low, high) in zip(np.log([c.latency_ns, c.error]), ends, strict=True)]
+        )
+        if at[0] < 0.93 and all(abs(at - other)[0] > 0.1 or abs(at - other)[1] > 0.07 for other in named):
+            named.append(at)
+            drawn.annotate(
+                str(c.trial),
+                (c.latency_ns, c.error),
+                xytext=(5, 4),
+                textcoords="offset points",
+                fontsize=8.5,
+                color=INK,
+            )
 
 
 def _latency_sentences(front: list[select.Candidate], pick: select.Choice, networks: int) -> list[str]:
