@@ -51,7 +51,7 @@ demo: $(VENV)/.demo library
 	$(PY) -m hpo.search --config emulator/activation/demo.toml --data demo/samples.nc --workers $(WORKERS) --out demo/study
 	$(PY) -m emulator.export demo/study --pick best --out demo/best.onnx
 	$(PY) -m emulator.export demo/study --pick lightest --tolerance 9 --out demo/lightest.onnx
-	$(PY) -m hpo.report demo/study
+	$(PY) -m hpo.report demo/study --tolerance 9
 	$(PY) -m emulator.activation compare --host $(BUILD)/fortran_bridge/examples/host/activation_host \
 	    --model lightest=demo/lightest.onnx --model best=demo/best.onnx --out demo/summary.json
 

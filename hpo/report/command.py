@@ -51,6 +51,7 @@ def write_report(
     data: Path | None = None,
     samples: int = MOST_SAMPLES,
     maps: Sequence[tuple[str, str]] = (),
+    tolerance: float = 1.0,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[Section]:
     """Write figures (PNG and PDF), tables (CSV, Markdown, LaTeX) and `report.html` into `out`.
@@ -71,6 +72,8 @@ def write_report(
         Most hold-out samples to use.
     maps : sequence of (str, str)
         Inputs of the error maps; by default, those along which the error varies most.
+    tolerance : float
+        The pick is the fastest network within (1 + tolerance) times the best error.
     say : function
         Told what is going on.
 
@@ -86,7 +89,12 @@ def write_report(
     if latency:
         studies, notes = _with_latencies(studies, say)
     say("drawing the search")
-    sections = [_draw(title, draw, studies) for title, draw in SEARCH_FIGURES if _concerns(draw, studies)]
+    options = {cost.error_against_latency: (tolerance,)}
+    sections = [
+        _draw(title, draw, studies, *options.get(draw, ()))
+        for title, draw in SEARCH_FIGURES
+        if _concerns(draw, studies)
+    ]
     judged, more = _holdout(studies, holdout, data, samples, maps, say)
     sections += [*more, *(_draw(title, draw, studies) for title, draw in LATER_FIGURES)]
     rows = tables.model_rows(studies, judged)
@@ -202,6 +210,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-latency", action="store_true", help="measure no latencies; draw those that are known")
     add("--no-holdout", action="store_true", help="run no network: no parity, error maps and worst samples")
     add("--samples", type=int, default=MOST_SAMPLES, metavar="N", help=f"most hold-out samples ({MOST_SAMPLES:,})")
+    add("--tolerance", type=float, default=1.0, metavar="T", help="pick within (1 + T) times the best error (1)")
     add("--data", type=Path, metavar="FILE", help="samples file, if it was moved since the search")
     add(
         "--maps", type=_pair, action="append", default=[], metavar="A,B", help="inputs of an error map; may be repeated"
@@ -223,6 +232,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if args.samples < 100:
             raise SearchError(f"--samples is {args.samples}; expected at least 100")
+        if not args.tolerance >= 0.0:
+            raise SearchError(f"--tolerance is {args.tolerance:g}; expected 0 or more")
         with console.status("reading") as status:
             sections = write_report(
                 args.study,
@@ -232,6 +243,7 @@ def main(argv: list[str] | None = None) -> int:
                 data=args.data,
                 samples=args.samples,
                 maps=args.maps,
+                tolerance=args.tolerance,
                 say=status.update,
             )
     except SearchError as error:

@@ -78,8 +78,11 @@ def _timed(study: StudyView, batch: int) -> list[select.Candidate]:
     ]
 
 
-def error_against_latency(studies: Sequence[StudyView]) -> Section:
-    """Error of retrained networks against measured nanoseconds per sample: Pareto front and pick."""
+def error_against_latency(studies: Sequence[StudyView], tolerance: float = 1.0) -> Section:
+    """Error of retrained networks against measured nanoseconds per sample: Pareto front and pick.
+
+    `tolerance`: of the pick, as in `emulator.select.pick`.
+    """
     measured = [s for s in studies if s.latency is not None]
     if not measured:
         raise NothingToDraw("no latency is measured yet")
@@ -98,7 +101,7 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
         label = f"retrained networks ({len(networks)})" if len(studies) == 1 else study.label
         x, y = [c.latency_ns for c in networks], [c.error for c in networks]
         dots(drawn, x, y, color, size=5.5, marker=marker, label=label)
-        pick = select.pick(networks, "lightest")
+        pick = select.pick(networks, "lightest", tolerance=tolerance)
         front = select.pareto_front(networks)
         line = FRONT if len(studies) == 1 else color
         drawn.plot(
@@ -112,8 +115,10 @@ def error_against_latency(studies: Sequence[StudyView]) -> Section:
         )  # fmt: skip
         sentences += of_study(studies, study, _latency_sentences(front, pick, len(networks)))
     if len(studies) == 1:
-        limit = 2 * front[-1].error
-        drawn.axhline(limit, color=FAINT, linestyle=":", linewidth=1.2, label="twice the best error")
+        limit = (1.0 + tolerance) * front[-1].error
+        drawn.axhline(
+            limit, color=FAINT, linestyle=":", linewidth=1.2, label=f"{1.0 + tolerance:g} times the best error"
+        )
     log_scale(drawn, "x", "y")
     if len(studies) == 1:
         _name_points(drawn, front)

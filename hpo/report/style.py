@@ -171,7 +171,8 @@ def _short(value: float, position: int | None = None) -> str:
     if 1e-3 <= value < 1e5:
         return f"{value:,.0f}" if value >= 1e4 else f"{value:g}"
     mantissa, _, exponent = f"{value:.2e}".partition("e")
-    return f"{float(mantissa):g}{TIMES}10{superscript(int(exponent))}"
+    power = f"10{superscript(int(exponent))}"
+    return power if float(mantissa) == 1.0 else f"{float(mantissa):g}{TIMES}{power}"
 
 
 def _power(value: float, position: int | None = None) -> str:

@@ -152,6 +152,9 @@ def test_latency_has_its_front_and_its_pick(study):
         "networks lie on the Pareto front. The pick `lightest` is trial 30: 80 ns, 40 parameters, MSE 1.90e-4, 1.9 "
         "times the best."
     )
+    # the next best, trial 3, has 1.05 times the error
+    assert "The pick `lightest` is trial 2:" in said(cost.error_against_latency(study, 0.04))
+    assert "The pick `lightest` is trial 30:" in said(cost.error_against_latency(study, 0.95))
     assert said(cost.inference_time(study)) == (
         "100,000 samples take from 0.002 s (trial 30, 40 parameters) to 0.0535 s (trial 7, 1,070 parameters) on one "
         "core, at batch size 1,024."
@@ -458,6 +461,11 @@ def test_nothing_to_report_is_said_readably(tmp_path, capsys, what, message):
     folder = cases.make_study(tmp_path / "s", trials=0, step2=()) if what == "empty" else tmp_path
     assert report.main([str(folder)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_tolerance_below_nothing_is_refused(folder, capsys):
+    assert report.main([str(folder), "--tolerance", "-1"]) == 2
+    assert "--tolerance is -1; expected 0 or more" in capsys.readouterr().err
 
 
 def test_unknown_map_inputs_are_refused_with_those_there_are(folder, tmp_path, capsys):
