@@ -24,7 +24,9 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     add = commands.add_parser(
-        "list", help="studies in a folder, with their best errors and what they cost"
+        "list",
+        help="studies in a folder, with their best errors and what they cost",
+        description="Studies in folders and below: trials, best errors of both steps, and what they cost.",
     ).add_argument
     add("folder", type=Path, nargs="*", default=[Path()], help="folders to look in, and below (default: this one)")
 
