@@ -1,5 +1,10 @@
 # Included by fortran_bridge/CMakeLists.txt: what is installed where.
 
+set(origin "$ORIGIN") # the folder of what is loaded
+if(APPLE)
+  set(origin "@loader_path")
+endif()
+
 if(libemulator_for_wheel)
   # Inside the Python package: emulator/lib/libemulator.so, emulator/include, emulator/bin
   set_target_properties(libemulator PROPERTIES VERSION "" SOVERSION "") # a wheel cannot hold links
@@ -9,7 +14,7 @@ if(libemulator_for_wheel)
     RUNTIME DESTINATION emulator/lib
     PUBLIC_HEADER DESTINATION emulator/include)
   if(LIBEMULATOR_TOOLS)
-    set_target_properties(emu-info emu-bench PROPERTIES INSTALL_RPATH "$ORIGIN/../lib")
+    set_target_properties(emu-info emu-bench PROPERTIES INSTALL_RPATH "${origin}/../lib")
     install(TARGETS emu-info emu-bench RUNTIME DESTINATION emulator/bin)
   endif()
   return()
@@ -23,7 +28,7 @@ if(LIBEMULATOR_FORTRAN)
   list(APPEND installed_targets libemulator_fortran)
 endif()
 file(RELATIVE_PATH from_bin_to_lib "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
-set_target_properties(${installed_targets} PROPERTIES INSTALL_RPATH "$ORIGIN")
+set_target_properties(${installed_targets} PROPERTIES INSTALL_RPATH "${origin}")
 install(TARGETS ${installed_targets} EXPORT libemulatorTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}
   ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR}
@@ -39,7 +44,7 @@ if(LIBEMULATOR_FORTRAN)
     DESTINATION ${CMAKE_INSTALL_DATADIR}/libemulator/fortran)
 endif()
 if(LIBEMULATOR_TOOLS)
-  set_target_properties(emu-info emu-bench PROPERTIES INSTALL_RPATH "$ORIGIN/${from_bin_to_lib}")
+  set_target_properties(emu-info emu-bench PROPERTIES INSTALL_RPATH "${origin}/${from_bin_to_lib}")
   install(TARGETS emu-info emu-bench RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endif()
 

@@ -132,6 +132,7 @@ contains
     real(r8), intent(in), optional :: margin, rh_if_absent
     integer, intent(out) :: stat
     character(len=:), allocatable, intent(inout) :: errmsg
+    character(len=:), allocatable :: check_inputs
     real(r8) :: used_margin
 
     used_margin = 0.01_r8
@@ -152,7 +153,8 @@ contains
     call connect_model(self%model, used_margin, self%settings%fallback, self%connection, errmsg)
     if (allocated(errmsg)) return
     stat = 0
-    if (self%model%metadata('libemulator.check_inputs') /= '') call self%model%self_check(stat=stat, errmsg=errmsg)
+    check_inputs = self%model%metadata('libemulator.check_inputs')
+    if (check_inputs /= '') call self%model%self_check(stat=stat, errmsg=errmsg)
     self%settings%rh_if_absent = min(1._r8, self%connection%highest(rh_at))
     if (present(rh_if_absent)) self%settings%rh_if_absent = rh_if_absent
   end subroutine check

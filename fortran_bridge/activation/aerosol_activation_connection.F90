@@ -57,14 +57,15 @@ contains
     character(len=:), allocatable, intent(out) :: errmsg
     character(len=len(known_input_names)) :: names(connection%num_inputs)
     character(len=len(known_input_units)) :: units(connection%num_inputs)
-    character(len=:), allocatable :: message
+    character(len=:), allocatable :: name, message
     integer :: i, j, stat
 
     ! What the host passes, in the model's own order: the library then compares the units.
     do i = 1, connection%num_inputs
-      j = position(known_input_names, model%input_name(i))
+      name = model%input_name(i)
+      j = position(known_input_names, name)
       if (j == 0) then
-        errmsg = "model input '"//model%input_name(i)//"' is none that this host can make; it makes "//listed()
+        errmsg = "model input '"//name//"' is none that this host can make; it makes "//listed()
         return
       end if
       names(i) = known_input_names(j)
@@ -80,7 +81,7 @@ contains
     type(connection_t), intent(inout) :: connection
     character(len=:), allocatable, intent(out) :: errmsg
     character(len=64) :: names(connection%num_outputs), units(connection%num_outputs)
-    character(len=:), allocatable :: message
+    character(len=:), allocatable :: head, message
     character(len=4) :: fn_name
     integer :: i, m, stat
 
@@ -94,7 +95,8 @@ contains
     units = '1'
     connection%ln_smax = position(names, 'ln_smax')
     if (connection%ln_smax > 0) then
-      call read_kelvin(model%metadata('libemulator.head'), connection%kelvin, message)
+      head = model%metadata('libemulator.head')
+      call read_kelvin(head, connection%kelvin, message)
       if (allocated(message)) then
         errmsg = message
         return
@@ -138,14 +140,19 @@ contains
     end do
   end subroutine read_ranges
 
-  !> Index of `name` in `names`, 0 if absent. (findloc of gfortran 12 fails for texts of different length.)
-  pure integer function position(names, name)
+  !> Index of `name` in `names`, 0 if absent. (findloc of gfortran 12 fails for texts of different length; Cray's compiler
+  !! has lost the result of a function that returns from within a loop, E3SM's issue 5012.)
+  pure function position(names, name) result(found)
     character(len=*), intent(in) :: names(:), name
+    integer :: found, i
 
-    do position = 1, size(names)
-      if (names(position) == name) return
+    found = 0
+    do i = 1, size(names)
+      if (names(i) == name) then
+        found = i
+        exit
+      end if
     end do
-    position = 0
   end function position
 
   pure function listed()

@@ -119,6 +119,7 @@ contains
     character(len=:), allocatable, intent(out) :: errmsg
     character(len=*), parameter :: newline = achar(10)
     character(len=*), parameter :: known = 'activation'
+    character(len=:), allocatable :: line
     integer :: start, length, blank, iostat, found
     real(r8) :: value
     logical :: is_name
@@ -129,34 +130,33 @@ contains
     do while (start <= len(head))
       length = index(head(start:), newline) - 1
       if (length < 0) length = len(head) - start + 1
-      associate (line => head(start:start + length - 1))
-        if (is_name) then
-          if (line /= known) then
-            errmsg = "the model file wants the output head '"//line//"'; this routine is '"//known//"'"
-            return
-          end if
-          is_name = .false.
-        else if (length > 0) then
-          blank = index(line, ' ')
-          iostat = 1
-          if (blank > 1) read(line(blank + 1:), *, iostat=iostat) value
-          if (iostat /= 0) then
-            errmsg = "'"//line//"' in the output head of the model file is no attribute and number"
-            return
-          end if
-          found = found + 1
-          select case (line(:blank - 1))
-          case ('constant_molar_mass_water'); kelvin%molar_mass_water = value
-          case ('constant_gas_constant'); kelvin%gas_constant = value
-          case ('constant_water_density'); kelvin%water_density = value
-          case ('constant_surface_tension'); kelvin%surface_tension = value
-          case ('constant_surface_tension_slope'); kelvin%surface_tension_slope = value
-          case default
-            errmsg = "'"//line(:blank - 1)//"' in the output head of the model file is unknown to this routine"
-            return
-          end select
+      line = head(start:start + length - 1)
+      if (is_name) then
+        if (line /= known) then
+          errmsg = "the model file wants the output head '"//line//"'; this routine is '"//known//"'"
+          return
         end if
-      end associate
+        is_name = .false.
+      else if (length > 0) then
+        blank = index(line, ' ')
+        iostat = 1
+        if (blank > 1) read(line(blank + 1:), *, iostat=iostat) value
+        if (iostat /= 0) then
+          errmsg = "'"//line//"' in the output head of the model file is no attribute and number"
+          return
+        end if
+        found = found + 1
+        select case (line(:blank - 1))
+        case ('constant_molar_mass_water'); kelvin%molar_mass_water = value
+        case ('constant_gas_constant'); kelvin%gas_constant = value
+        case ('constant_water_density'); kelvin%water_density = value
+        case ('constant_surface_tension'); kelvin%surface_tension = value
+        case ('constant_surface_tension_slope'); kelvin%surface_tension_slope = value
+        case default
+          errmsg = "'"//line(:blank - 1)//"' in the output head of the model file is unknown to this routine"
+          return
+        end select
+      end if
       start = start + length + 1
     end do
     if (found /= 5) errmsg = 'the model file names no output head with its five constants (libemulator.head); was it '// &

@@ -196,7 +196,7 @@ contains
     integer, intent(in), optional :: layout           !! columns_first (default) or inputs_first
     integer, intent(out), optional :: stat
     character(len=:), allocatable, intent(inout), optional :: errmsg
-    type(emulator_guard), intent(inout), optional :: guard  !! the caller's own: nobody else may use it meanwhile
+    type(emulator_guard), intent(inout), optional, target :: guard  !! the caller's own: nobody else may use it meanwhile
     character(kind=c_char) :: text(message_size)
     type(emu_call) :: arrays
     type(emu_guard) :: view
@@ -224,7 +224,7 @@ contains
     integer, intent(in), optional :: layout           !! columns_first (default) or inputs_first
     integer, intent(out), optional :: stat
     character(len=:), allocatable, intent(inout), optional :: errmsg
-    type(emulator_guard), intent(inout), optional :: guard  !! the caller's own: nobody else may use it meanwhile
+    type(emulator_guard), intent(inout), optional, target :: guard  !! the caller's own: nobody else may use it meanwhile
     character(kind=c_char) :: text(message_size)
     type(emu_call) :: arrays
     type(emu_guard) :: view
@@ -250,7 +250,7 @@ contains
     real(real64), intent(inout), contiguous :: y(:,:)
     integer, intent(out) :: stat
     integer, intent(in), optional :: ncol, layout
-    type(emulator_guard), intent(inout), optional :: guard
+    type(emulator_guard), intent(inout), optional, target :: guard
     character(kind=c_char) :: text(message_size)
     type(emu_call) :: arrays
     type(emu_guard) :: view
@@ -270,7 +270,7 @@ contains
     real(real32), intent(inout), contiguous :: y(:,:)
     integer, intent(out) :: stat
     integer, intent(in), optional :: ncol, layout
-    type(emulator_guard), intent(inout), optional :: guard
+    type(emulator_guard), intent(inout), optional, target :: guard
     character(kind=c_char) :: text(message_size)
     type(emu_call) :: arrays
     type(emu_guard) :: view
@@ -308,7 +308,7 @@ contains
   pure subroutine start(self, arrays, guard, view, code, text)
     class(emulator_model), intent(in) :: self
     type(emu_call), intent(inout) :: arrays
-    type(emulator_guard), intent(inout), optional :: guard
+    type(emulator_guard), intent(inout), optional, target :: guard
     type(emu_guard), intent(out) :: view
     integer(c_int), intent(out) :: code
     character(kind=c_char), intent(inout) :: text(message_size)

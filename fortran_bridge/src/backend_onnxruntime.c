@@ -23,7 +23,11 @@ typedef struct {
 static const emu_library_search library = {
     .what = "ONNX Runtime",
     .variable = "LIBEMULATOR_ONNXRUNTIME",
+#if defined(__APPLE__)
+    .names = (const char *const[]){"libonnxruntime.dylib", NULL},
+#else
     .names = (const char *const[]){"libonnxruntime.so.1", "libonnxruntime.so", NULL},
+#endif
     .remedy = "install ONNX Runtime 1.19 or later (pip's onnxruntime holds it in its folder capi)",
 };
 

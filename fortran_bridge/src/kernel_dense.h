@@ -245,7 +245,9 @@ INLINE void LOCAL(few_tile)(const int FEWEST, const int S, const int V, const in
 static __attribute__((noinline)) void LOCAL(narrow)(const emu_layer *layer, const REAL *X, int64_t x_step, REAL *y,
                                                     int64_t y_step, const VEC floor, int samples)
 {
-    enum { V = 16 / LANES, R = MANY_REGISTERS ? EMU_NARROW : EMU_NARROW / 2 }; /* outputs at a time */
+    enum { V = 16 / LANES, REGISTERS = MANY_REGISTERS ? 32 : 16 };
+    /* outputs at a time: their sums and weights and an input are in registers */
+    enum { R = (NARROW * V + 1) * EMU_NARROW < REGISTERS ? EMU_NARROW : EMU_NARROW / 2 };
     VEC sums[NARROW][EMU_NARROW][V];
 #define EACH_SAMPLE(statement)                                                                               \
     UNROLL                                                                                                   \

@@ -49,7 +49,7 @@ contains
   subroutine libemulator_activation_init()
     type(activation_emulator) :: emulator
     integer(int8), allocatable :: bytes(:)
-    character(len=:), allocatable :: errmsg
+    character(len=:), allocatable :: errmsg, line
     integer :: stat
 
     if (activation_scheme == 'arg') then
@@ -60,7 +60,8 @@ contains
     call emulator%connect(bytes, stat, errmsg, scheme=trim(activation_scheme))
     if (stat /= 0) call endrun('activation_emulator_file '//trim(activation_emulator_file)//': '//errmsg)
     call use_activation_emulator(emulator)
-    if (masterproc) write(iulog, '(5a,i0,a,i0)') ' activation: ', emulator%describe(), '; ', &
+    line = emulator%describe()
+    if (masterproc) write(iulog, '(5a,i0,a,i0)') ' activation: ', line, '; ', &
       trim(activation_emulator_file), ' cksum ', cksum(bytes), ' ', size(bytes)
   end subroutine libemulator_activation_init
 
@@ -88,7 +89,7 @@ contains
     allocate(words((num_bytes + 3) / 4), source=0_int32)
     if (masterproc) words = transfer([bytes, 0_int8, 0_int8, 0_int8], words, size(words))
     call shr_mpi_bcast(words, mpicom)
-    if (.not. masterproc) bytes = transfer(words, bytes, num_bytes)
+    if (.not. masterproc) allocate(bytes(num_bytes), source=transfer(words, [0_int8], num_bytes))
   end subroutine read_and_broadcast
 
   !> Checksum of the file as the command cksum prints it (POSIX): CRC-32, most significant bit first, over the bytes and
