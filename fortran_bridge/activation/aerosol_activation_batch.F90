@@ -237,7 +237,8 @@ contains
     real(r8), intent(in) :: hygro(ld, nmode)           !! volume-mean hygroscopicity, 1
     real(r8), intent(inout) :: fn(ld, nmode)           !! activated fraction of number, 1
     real(r8), intent(inout) :: fm(ld, nmode)           !! activated fraction of mass, 1
-    integer, intent(out) :: stat                       !! 0, or a status of libemulator.h: then what was not reached, and all fluxes of modes, are NaN
+    !> 0, or a status of libemulator.h: then what was not reached, and all fluxes of modes, are NaN
+    integer, intent(out) :: stat
     real(r8), intent(in), optional :: rh(ld)           !! relative humidity over liquid, 1
     real(r8), intent(inout), optional :: fluxn(ld, nmode)       !! flux of fn into cloud, m s-1
     real(r8), intent(inout), optional :: fluxm(ld, nmode)       !! flux of fm into cloud, m s-1

@@ -55,7 +55,8 @@ def dropin(request, models, tmp_path_factory):
         if fixtures.flang() is None:
             pytest.skip("needs flang 19 or later; Debian: apt install flang-19")
         folder = tmp_path_factory.mktemp("flang")
-        return connected(DropIn(fixtures.compile_sources(folder, engine(), fixtures.flang(), "-O2")), models)
+        flags = ("-O2", "-std=f2018", "-pedantic")
+        return connected(DropIn(fixtures.compile_sources(folder, engine(), fixtures.flang(), *flags)), models)
     return connected(DropIn(built(request.param)), models)
 
 
