@@ -53,7 +53,8 @@ def parser() -> argparse.ArgumentParser:
     data = p.add_argument_group("what is searched (values here replace those of the config file)")
     add = data.add_argument
     add("--data", metavar="FILE", help="samples, netCDF (default: activation-samples.nc, generated if missing)")
-    add("--config", metavar="FILE", help="TOML with tables [data] (inputs, outputs, ...) [space] [train] [search] [step2] [slurm]")
+    tables = "TOML with tables [data] (inputs, outputs, ...) [space] [train] [search] [step2] [slurm]"
+    add("--config", metavar="FILE", help=tables)
     add("--recipe", choices=("default", "paper"), help="paper: plain z-scores of the inputs, no transforms")
     add("--trials", type=int, metavar="N", help="configurations in step 1 (default: 10000)")
     add("--p-subset", type=float, metavar="P", help="part of the samples that step 1 uses (default: 0.05)")
