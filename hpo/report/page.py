@@ -67,7 +67,6 @@ table{font-size:7pt}details::details-content{content-visibility:visible;height:a
 )
 
 
-_MUCH = 500  # characters
 _MOST_COLUMNS = 5
 
 
@@ -89,7 +88,7 @@ def page(
     rows : sequence of mapping
         Of the table of networks.
     studies : sequence of mapping
-        Of the table of studies, if there are several; then what is to say of each is folded where it is much.
+        Of the table of studies, if there are several; then what is to say of each is folded.
     """
     gist = [s.sentences[k] for s in sections for k in s.gist if k < len(s.sentences)]
     drawn = [s for s in sections if s.all_panels()]
@@ -118,7 +117,7 @@ def _section(section: Section, studies: Sequence[str]) -> str:
     shape = "full" if section.small or section.folded else "pair" if len(section.panels) != 1 else "one"
     each = [s for s in section.sentences if any(s.startswith(f"{name}: ") for name in studies)]
     said = _paragraphs([s for s in section.sentences if s not in each])
-    if sum(map(len, each)) > _MUCH:
+    if len(each) > 1:
         each_said = f"<details><summary>In each study</summary>{_paragraphs(each)}</details>"
     else:
         each_said = _paragraphs(each)
