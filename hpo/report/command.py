@@ -253,7 +253,8 @@ def main(argv: list[str] | None = None) -> int:
         print("interrupted; latencies measured so far are kept", file=sys.stderr)
         return 130
     for section in sections:
-        print(f"{section.title}: {' '.join(section.all_sentences())}")
+        brief = [*section.sentences, *(s for part in section.folded for s in part.sentences[:1])]
+        print(f"{section.title}: {' '.join(brief)}")
     print(f"figures: {out / 'figures'} (PNG and PDF)")
     names = ("studies.csv", "models.csv", "models.md", "top30.tex")
     print(f"tables: {', '.join(str(out / name) for name in names)}")

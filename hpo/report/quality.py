@@ -197,16 +197,16 @@ def _maps(of: Holdout, o: int, a: int, b: int) -> tuple[list[Panel], str]:
                 figure=figure,
             )
         )
-    return panels, _map_sentence(of, maps, cx, cy)
+    return panels, _map_sentence(of, maps, cx, cy, out)
 
 
-def _map_sentence(of: Holdout, maps: list, cx, cy) -> str:
+def _map_sentence(of: Holdout, maps: list, cx, cy, output) -> str:
     if not np.isfinite(maps[0].rmse).any():
         return f"Over `{cx.name}` and `{cy.name}` no cell has enough samples."
     worst, xs, ys = maps[0].cell(worst=True)
     text = (
-        f"Over `{cx.name}` and `{cy.name}`, the network's RMSE is from {number(maps[0].cell(worst=False)[0])} to "
-        f"{number(worst)}, largest at {_range(cx, xs)} and {_range(cy, ys)}"
+        f"Over `{cx.name}` and `{cy.name}`, the network's RMSE of `{output.name}` is from "
+        f"{number(maps[0].cell(worst=False)[0])} to {number(worst)}, largest at {_range(cx, xs)} and {_range(cy, ys)}"
     )
     if len(maps) < 2:
         return f"{text}."

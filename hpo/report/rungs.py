@@ -10,6 +10,7 @@ import numpy as np
 
 from hpo import statistics
 from hpo.config import Config
+from hpo.ladder import Rung, climbed
 from hpo.promotion import going_on
 from hpo.report.ranks import error_label, of_study, prefix
 from hpo.report.studies import StudyView
@@ -29,7 +30,7 @@ from hpo.report.style import (
     study_marker,
     whole_ticks,
 )
-from hpo.report.words import count, listed
+from hpo.report.words import count, listed, number
 
 # Lines of so many trials that ended on a rung are drawn at most.
 _MOST_LINES = 300
@@ -116,24 +117,31 @@ def _sentences(study: StudyView, found: Sequence[Stage]) -> list[str]:
     text = f"{count(first.expected, 'trial')} began on p = {first.subset:g}; {listed(went)}"
     last = found[-1]
     said = [f"{text}{'' if last.done else f', where {len(last.records):,} are done'}."]
-    correlations = [_correlation(a, b) for a, b in _neighbours(found)]
-    if any(correlations):
+    climb = climbed(Config.from_dict(study.description["config"]).search, study.rungs, study.step1)
+    correlations = [c for c in map(_correlation, climb) if c]
+    if correlations:
         said.append(
-            f"Spearman's correlation of the errors before and after is {listed([c for c in correlations if c])}; only "
-            "the best went on, which by itself lowers it."
+            f"Spearman's correlation of the errors before and after is {listed(correlations)}; only the best went on, "
+            "which by itself lowers it."
+        )
+    if climb and last.done:
+        said.append(
+            f"The {'rung' if len(climb) == 1 else 'rungs'} took {number(sum(r.seconds for r in climb))} s of worker "
+            f"time; what ended there would have taken about {number(sum(r.saved for r in climb))} s on the next part of the "
+            "data."
         )
     if len(found) > len(study.rungs) and last.done:
         said += _margin(study, found)
     return said
 
 
-def _correlation(a: Stage, b: Stage) -> str:
-    pairs = _pairs(a, b)
-    found = statistics.rank_correlation(pairs.step1, pairs.step2)
+def _correlation(rung: Rung) -> str:
+    found = rung.correlation
     if found is None:
         return ""
     interval = "" if found.low is None else f" (95 % interval {found.low:.2f} to {found.high:.2f})"
-    return f"{found.value:.2f}{interval} over {count(found.count, 'trial')} from p = {a.subset:g} to {b.subset:g}"
+    over = count(found.count, "trial")
+    return f"{found.value:.2f}{interval} over {over} from p = {rung.subset:g} to {rung.next_subset:g}"
 
 
 def _margin(study: StudyView, found: Sequence[Stage]) -> list[str]:

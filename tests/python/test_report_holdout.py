@@ -76,7 +76,7 @@ def test_error_maps_name_the_cells(judged):
     said = quality.error_maps(judged, []).all_sentences()
     assert re.match(r"The mean squared error of the best network varies most along `b` \(.*\) and `a`", said[0])
     # the largest errors lie at b > 0.95, and the scheme errs by 0.4 or more everywhere
-    text = next(s for s in said if s.startswith("Over `b` and `a`"))
+    text = next(s for s in said if s.startswith("Over `b` and `a`, the network's RMSE of `y` is from"))
     low, high = map(float, re.search(r"largest at `b` (\S+) to (\S+) and", text).groups())
     assert low < 0.95 < high
     cells = re.search(r"it errs less than OLD in (\d+) of (\d+) cells", text)
