@@ -122,6 +122,7 @@ def test_interrupted_trials_go_on_in_another_worker_to_the_same_record(step, tmp
 
 
 def test_a_trial_that_has_hardly_begun_is_not_written_down(tmp_path, samples, monkeypatch):
+    monkeypatch.setattr(trial, "_WORTH_WRITING_SECONDS", 3600.0)
     monkeypatch.setattr(trial, "_ADVANCE_SECONDS", 1e-4)
     c = context(tmp_path, samples, checkpoint_seconds=1e9)
     runner = TrialRunner(c, CPU, "w")
