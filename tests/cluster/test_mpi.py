@@ -35,7 +35,7 @@ def run(ranks, program, folder, *arguments, environment=None):
     command += [folder / name for name in ("model.onnx", "x.bin", "y.bin")] + list(arguments)
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, env=os.environ | allowed, timeout=120, check=False
+        list(map(str, command)), capture_output=True, text=True, env=os.environ | allowed, timeout=600, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -74,7 +74,7 @@ def run(host, folder, ranks=1, threads=1, environment=None, **settings):
         command = ["mpirun", "--oversubscribe", "-n", ranks, *command]
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     return subprocess.run(
-        list(map(str, command)), cwd=folder, env=os.environ | allowed, capture_output=True, text=True, timeout=120,
+        list(map(str, command)), cwd=folder, env=os.environ | allowed, capture_output=True, text=True, timeout=600,
         check=False,
     )  # fmt: skip
 

@@ -143,7 +143,7 @@ def run_host(program, folder, threads=1, **settings):
         (folder / name).unlink(missing_ok=True)
     write_namelist(folder / "host.nml", "host_nl", settings)
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run([program], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([program], cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     if done.returncode != 0:
         return done, None, None
     with netCDF4.Dataset(folder / "fractions.nc") as dataset:

@@ -396,7 +396,7 @@ def test_an_activation_of_another_program_drives_the_host(release, finished, tmp
     environment = {**climate.os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(fixtures.REPOSITORY)}
     done = subprocess.run(
         [sys.executable, script, release.library], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        timeout=120, check=False,
+        timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     ours = climate.fields(finished(release, scheme="arg", num_steps=2, restart_out=" ") / "history.nc")

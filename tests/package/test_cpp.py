@@ -29,7 +29,7 @@ def build(compiler, source, program, environment, *options):
 
 
 def run(environment, *command):
-    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

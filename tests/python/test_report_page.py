@@ -218,6 +218,7 @@ def browser():
         started = playwright.chromium.launch(
             executable_path=chromium,
             args=["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"],  # as root, in a container
+            timeout=300_000,  # milliseconds
         )
         yield started
         started.close()
@@ -233,7 +234,7 @@ def look(browser, path, width, scheme):
     page.on(
         "request", lambda r: None if r.url == own or r.url.startswith("data:") else wrong.append(f"asks for {r.url}")
     )
-    page.goto(own)
+    page.goto(own, timeout=300_000)
     wrong += page.evaluate(LOOK)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.close()
