@@ -127,8 +127,8 @@ def _sentences(study: StudyView, found: Sequence[Stage]) -> list[str]:
     if climb and last.done:
         said.append(
             f"The {'rung' if len(climb) == 1 else 'rungs'} took {number(sum(r.seconds for r in climb))} s of worker "
-            f"time; what ended there would have taken about {number(sum(r.saved for r in climb))} s on the next part of "
-            "the data."
+            f"time; what ended there would have taken about {number(sum(r.saved for r in climb))} s on the next part "
+            "of the data."
         )
     if len(found) > len(study.rungs) and last.done:
         said += _margin(study, found)
