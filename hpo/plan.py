@@ -19,8 +19,8 @@ from hpo.errors import SearchError
 
 _DESCRIPTION = """\
 Before a search: train a few dozen networks on growing parts of the data, and say from them how large p_subset should
-be, how many trials to run and how many to retrain; what that costs, and how sure it is. The probe is kept in --out; the
-same command goes on after a kill, and a larger one adds to it.
+be, how many trials to run and how many to retrain, and whether with a learning rate that decays; what that costs, and
+how sure it is. The probe is kept in --out; the same command goes on after a kill, and a larger one adds to it.
 
 After a search (python -m hpo.plan STUDY): what its records say should change.
 """
@@ -47,10 +47,15 @@ def parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", help="its TOML file")
     add("--data", metavar="FILE", help="its samples, if the config names none")
     add("--trials", type=int, metavar="N", help="trials of the full search, all on all the data, that is to be matched")
+    add("--keep-schedule", action="store_true", help="try no learning rate that decays in step 2")
     want = p.add_argument_group("what is wanted")
     add = want.add_argument
     add(
-        "--tolerance", type=float, default=0.2, metavar="T", help="end within 1 + T times its best error (default: 0.2)"
+        "--tolerance",
+        type=float,
+        default=0.2,
+        metavar="T",
+        help="end within 1 + T times the error of its best, retrained as step 2 will be (default: 0.2)",
     )
     add("--confidence", type=float, default=0.8, metavar="P", help="with this probability (default: 0.8)")
     add(
@@ -58,8 +63,7 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar="C",
-        help="for at most this part of its cost, in arithmetic and in worker time, with the same probability "
-        "(default: 1)",
+        help="for at most this part of its cost, in arithmetic and in worker time, in 95 %% of searches (default: 1)",
     )
     probe = p.add_argument_group("the probe")
     add = probe.add_argument
@@ -92,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _before(args: argparse.Namespace, console: Console, stop) -> None:
     _check(args)
     config = _config(args)
+    from hpo.decay import MULTIPLES, PILOTS, constant_rate
     from hpo.placement import worker_devices
     from hpo.prepare import open_samples, rows_of
     from hpo.probe import default_fractions, read_probe, run_probe
@@ -108,7 +113,9 @@ def _before(args: argparse.Namespace, console: Console, stop) -> None:
     parts = rows_of(config, samples.num_samples, 1.0)
     fractions = _fractions(args) or default_fractions(parts.train.size + parts.validation.size, args.reference)
     twice = args.probe_trials // 4 if args.twice is None else args.twice
-    whole = (args.probe_trials * (sum(fractions) + args.reference) + twice * args.reference) / config.search.trials
+    decays = not args.keep_schedule and twice > 0 and constant_rate(config) is not None
+    again = twice + decays * (twice + (twice + 1) // 2 + (len(MULTIPLES) - 1) * min(PILOTS, twice))
+    whole = (args.probe_trials * (sum(fractions) + args.reference) + again * args.reference) / config.search.trials
     say(
         f"the probe costs about as much as {whole:.2g} of the full search ({config.search.trials:,} trials on all data)"
     )
@@ -119,11 +126,13 @@ def _before(args: argparse.Namespace, console: Console, stop) -> None:
         reference=args.reference,
         trials=args.probe_trials,
         repeats=twice,
+        decay=decays,
         devices=devices,
         stop=stop,
         say=say,
     )
-    _advise(args, console, config, read_probe(args.out), devices)
+    probe = read_probe(args.out)
+    _advise(args, console, config, probe if decays else replace(probe, decay=None), devices)
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -173,6 +182,7 @@ def _config(args: argparse.Namespace):
 
 def _advise(args: argparse.Namespace, console: Console, config, probe, devices: list[str]) -> None:
     from hpo.config import to_toml
+    from hpo.decay import decaying
     from hpo.planning import LEVEL, alternatives, forecast, recommended
     from hpo.progress import duration
     from hpo.statistics import rank_correlation
@@ -192,7 +202,7 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
     whole = "1" if probe.reference == 1.0 else f"1 (here {probe.reference:g} of the data)"
     table.add_row(whole, "", f"{probe.seconds[:, -1].mean():.3g}")
     console.print(table)
-    found = forecast(probe, trials, tolerance=args.tolerance, max_cost=args.max_cost)
+    found = forecast(probe, trials, tolerance=args.tolerance, max_cost=args.max_cost, retrained=config.search.num_top)
     chosen, sure = recommended(found, confidence=args.confidence)
     hours = "GPU" if devices[0].startswith("cuda") else "core"
     table = _table(
@@ -201,13 +211,15 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         "p_subset",
         "trials",
         "top",
-        "arithmetic",
-        f"{hours} time",
+        "step 2",
+        "arith-\nmetic",
+        f"{hours}\ntime",
         "the larger,\none search",
-        f"{hours}-hours",
+        f"{hours}-\nhours",
         f"wall time,\n{len(devices)} workers",
         "error above\nthe best",
         f"within\n{args.tolerance:.0%}",
+        *(("of it as\nconfigured",) if probe.decay is not None else ()),
     )
     for o in alternatives(found, chosen):
         table.add_row(
@@ -215,28 +227,37 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
             f"{o.p_subset:.3g}",
             f"{o.trials:,}",
             str(o.top),
+            "decays" if o.decays else "as is",
             f"{o.cost_flop:.3f}",
             f"{o.cost_seconds:.3f}",
             f"{o.cost_low:.3f}-{o.cost_high:.3f}",
             f"{o.seconds / 3600:.2g}",
             duration(3600.0 * o.hours(len(devices))),
-            f"{o.excess:.0%} ({o.excess_low:.0%}-{o.excess_high:.0%})",
+            f"{o.excess:.0%}",
             f"{o.within:.0%}",
+            *((f"{o.configured_within:.0%}",) if probe.decay is not None else ()),
         )
     whole = found.one_step_seconds
     hours_shown = f"{whole / 3600:.2g}", duration(whole / len(devices))
-    table.add_row("", "1", f"{trials:,}", "-", "1", "1", "", *hours_shown, "0%", "")
+    table.add_row(
+        "",
+        "1",
+        f"{trials:,}",
+        "-",
+        "-",
+        "1",
+        "1",
+        "",
+        *hours_shown,
+        *(("",) if probe.decay is not None else ("0%", "")),
+    )
     console.print(table)
-    error, low, high = found.one_step_error
     lines = [
         f"recommended (*): p_subset = {chosen.p_subset:.3g}, trials = {chosen.trials:,}, top = {chosen.top} "
         f"(p_retrain = {chosen.top / chosen.trials:.2g}), for {chosen.cost_flop:.1%} of the full search's arithmetic "
         f"and {chosen.cost_seconds:.1%} of its worker time; the larger of the two is {chosen.cost_low:.1%} to "
         f"{chosen.cost_high:.1%} in a single search, as it happens to retrain small or large networks.",
-        f"It should end within {args.tolerance:.0%} of the full search's best error with probability "
-        f"{chosen.within:.0%}; typically {chosen.excess:.0%} above it ({LEVEL:.0%} interval {chosen.excess_low:.0%} to "
-        f"{chosen.excess_high:.0%}).",
-        f"The full search's best error itself: about {error:.2g} ({low:.2g} to {high:.2g}).",
+        *_promises(args, found, chosen, probe, config.search.num_top),
     ]
     lines += _doubts(args, chosen, sure, probe)
     if hazy:
@@ -251,25 +272,77 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
     if probe.reference < 1.0:
         lines.append(f"All data stands for {probe.reference:g} of it here: costs and orders beyond were not looked at.")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     wanted = {"trials": chosen.trials, "p_subset": chosen.p_subset, "top": chosen.top, "p_retrain": None, "rungs": ()}
     search = replace(config.search, **wanted)
     told = {"recommended": vars(chosen) | {"cost": chosen.cost}, "full_search_error": found.one_step_error}
+    told |= {"full_search_retrained_error": found.retrained_error}
     told |= {"trials": trials, "tolerance": args.tolerance, "max_cost": args.max_cost, "confidence": args.confidence}
     (args.out / "plan.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     path = args.out / "plan.toml"
+    if chosen.decays:
+        config = decaying(config, probe.decay.rate)
     tables = replace(config, search=search).to_dict()
     path.write_text(f"# As python -m hpo.plan recommends.\n\n{to_toml(tables)}", encoding="utf-8")
     console.print(f"\nnext:\n  python -m hpo.search --config {path}", highlight=False, soft_wrap=True)
 
 
+def _promises(args: argparse.Namespace, found, chosen, probe, retrained: int) -> list[str]:
+    """How good the recommended search should be, and against what; what a decaying learning rate did for the probe."""
+    from hpo.decay import step2_settings
+    from hpo.planning import LEVEL
+
+    def about(error: tuple[float, float, float]) -> str:
+        return f"about {error[0]:.2g} ({error[1]:.2g} to {error[2]:.2g})"
+
+    whole = f"It should end within {args.tolerance:.0%} of the full search's best error"
+    typically = f"typically {_apart(chosen.excess)} it"
+    interval = f"{LEVEL:.0%} interval {chosen.excess_low:+.0%} to {chosen.excess_high:+.0%}"
+    best = f"The full search's best error itself: {about(found.one_step_error)}"
+    decay = probe.decay
+    if decay is None:
+        return [f"{whole} with probability {chosen.within:.0%}; {typically} ({interval}).", f"{best}."]
+    median, low, high = decay.advantage(LEVEL)
+    ratios, rates = decay.ratios(), ", ".join(f"{rate:g}" for rate in decay.tried)
+    lines = [
+        f"{whole}, had that retrained its {retrained} best with a learning rate that decays, with probability "
+        f"{chosen.within:.0%}; {typically} ({interval}). As for the full search as configured, with probability "
+        f"{chosen.configured_within:.0%}; typically {_apart(chosen.configured)} its best.",
+        f"{best}; with those retrained: {about(found.retrained_error)}.",
+        f"A learning rate that falls from {decay.rate:g} along a cosine (the best of {rates}) brought "
+        f"{len(ratios)} networks to {median:.2f} times their errors at the constant {decay.constant:g}, in the median "
+        f"({LEVEL:.0%} interval {low:.2f} to {high:.2f}, by resampling them); {(ratios > 1.0).sum()} ended higher.",
+    ]
+    seeds = decay.seed_ratios()
+    if len(seeds):
+        lines.append(
+            "Two such trainings of one network, with other seeds: the larger error was "
+            f"{np.median(seeds) - 1.0:.0%} above the smaller one in the median of {len(seeds)}, "
+            f"{seeds.max() - 1.0:.0%} at most."
+        )
+    if decay.failed:
+        lines.append(f"{decay.failed} of these trainings failed, and count as the worst of the probe.")
+    if chosen.decays:
+        settings = (f"{key} = {json.dumps(value)}" for key, value in step2_settings(decay.rate).items())
+        lines.append(f"So step 2 is to decay; in the config file: [step2] {', '.join(settings)}.")
+    else:
+        lines.append("That is not worth it here: step 2 stays as it is.")
+    return lines
+
+
+def _apart(excess: float) -> str:
+    return f"{abs(excess):.0%} {'below' if excess < 0.0 else 'above'}"
+
+
 def _doubts(args: argparse.Namespace, chosen, sure: bool, probe) -> list[str]:
     """What the user should know of the recommendation beside its numbers."""
+    from hpo.planning import SURE_OF_COST
+
     lines = []
-    if chosen.affordable < args.confidence:
+    if chosen.affordable < SURE_OF_COST:
         lines.append(
-            f"Nothing costs at most {args.max_cost:.0%} with the probability asked for ({args.confidence:.0%}): this "
-            f"is the cheapest, and does so with {chosen.affordable:.0%}."
+            f"Nothing costs at most {args.max_cost:.0%} in {SURE_OF_COST:.0%} of searches: this is the cheapest, and "
+            f"does so in {chosen.affordable:.0%}."
         )
     if not sure and chosen.within < args.confidence:
         lines.append(

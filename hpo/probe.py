@@ -4,7 +4,9 @@ The probe's folder holds `probe.json`, and for every part a folder of records as
 `p-<part>/step1`, trained as step 1 would, and `reference/step2`, trained as step 2 would, on all the data or the
 largest part asked for. The trials are the first random draws from the space of the search. Those that the largest part
 ranks best, which a search would retrain, are trained once more on the reference with other seeds (`again/step2`): how
-far two trainings of one network differ is the finest order that any part of the data could find.
+far two trainings of one network differ is the finest order that any part of the data could find. They are trained on it
+with a learning rate that decays, too (`decay-<rate>/step2`): every rate with the first two of them, the best rate with
+all, and with half of them once more (`decay-<rate>-again/step2`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from emulator.mlp import MLPSpec
 from emulator.records import read_folder
 from hpo.command import make_folder
 from hpo.config import Config, differences
+from hpo.decay import MULTIPLES, PILOTS, Decay, best_rate, constant_rate, decaying
 from hpo.errors import SearchError
 from hpo.statistics import completed
 
@@ -54,6 +57,8 @@ class Probe:
         The same of random draws from the search space.
     failed : int
         Trials that failed on some part.
+    decay : Decay or None
+        The same networks with a learning rate that decays, if that was tried.
     """
 
     fractions: np.ndarray
@@ -65,6 +70,7 @@ class Probe:
     sizes: np.ndarray
     space_sizes: np.ndarray
     failed: int
+    decay: Decay | None = None
 
     def __len__(self) -> int:
         return len(self.errors)
@@ -100,6 +106,7 @@ def run_probe(
     reference: float,
     trials: int,
     repeats: int,
+    decay: bool,
     devices: list[str],
     stop,
     say: Callable[[str], None],
@@ -119,6 +126,8 @@ def run_probe(
     trials : int
     repeats : int
         How many of them are trained twice on the reference.
+    decay : bool
+        Whether these are trained with a learning rate that decays, too, unless that of the search does already.
     devices : list of str
         Of each worker.
     stop : hpo.stop.StopSignals
@@ -131,6 +140,7 @@ def run_probe(
     Interrupted
     """
     from hpo.prepare import open_samples
+    from hpo.space import torch_seed
     from hpo.stage import staged
 
     make_folder(folder)
@@ -138,19 +148,37 @@ def run_probe(
     checksum = samples.checksum()
     config = staged(config, _description(folder), checksum)
     parts = _check(folder, config, samples, checksum, sorted(fractions), reference, trials)
-    shared = folder, config, samples, checksum, devices, stop, say
+    seed, other = config.search.seed, torch_seed(config.search.seed, 0, "probe again")
+
+    def run(place, step, part, trials, seed, config=config):
+        _run_part(place, step, part, trials, seed, folder, config, samples, checksum, devices, stop, say)
+
     for part in parts:
-        _run_part(f"p-{part:g}", 1, part, range(trials), config.search.seed, *shared)
-    _run_part("reference", 2, reference, range(trials), config.search.seed, *shared)
-    promising = completed(read_folder(folder / f"p-{parts[-1]:g}" / "step1", curves=False))[:repeats]
-    _run_part("again", 2, reference, [r["trial"] for r in promising], _other_seed(config), *shared)
+        run(f"p-{part:g}", 1, part, range(trials), seed)
+    run("reference", 2, reference, range(trials), seed)
+    promising = [r["trial"] for r in completed(read_folder(folder / f"p-{parts[-1]:g}" / "step1", curves=False))]
+    promising = promising[:repeats]
+    run("again", 2, reference, promising, other)
+    constant = constant_rate(config)
+    if decay and promising and constant is not None:
+        for multiple in MULTIPLES:
+            rate = multiple * constant
+            run(f"decay-{rate:g}", 2, reference, promising[:PILOTS], seed, decaying(config, rate))
+        rate = best_rate(_tried(folder, constant))
+        run(f"decay-{rate:g}", 2, reference, promising, seed, decaying(config, rate))
+        run(f"decay-{rate:g}-again", 2, reference, promising[: (repeats + 1) // 2], other, decaying(config, rate))
     shutil.rmtree(folder / "cache", ignore_errors=True)
 
 
-def _other_seed(config: Config) -> int:
-    from hpo.space import torch_seed
+def _tried(folder: Path, constant: float) -> dict[float, dict[int, float]]:
+    """Errors by rate and trial of what has decayed so far; infinite where a training failed."""
+    rates = [multiple * constant for multiple in MULTIPLES]
+    return {rate: _errors(folder / f"decay-{rate:g}") for rate in rates}
 
-    return torch_seed(config.search.seed, 0, "probe again")
+
+def _errors(place: Path) -> dict[int, float]:
+    records = read_folder(place / "step2", curves=False)
+    return {r["trial"]: r["validation_mse"] if r["state"] == "complete" else np.inf for r in records}
 
 
 def _run_part(
@@ -196,8 +224,9 @@ def _run_part(
         )
         space = Space(config)
         tasks = [Task(step=step, trial=k, flop=1.0, extra={"subset": part}, params=space.draw(k)) for k in trials]
-        again = ", once more with other seeds" if place == "again" else ""
-        say(f"probing {len(tasks)} networks on {part:.4g} of the data ({prepared[1].num_train:,} to train on){again}")
+        how = f", from a learning rate of {place.split('-')[1]} that decays" if place.startswith("decay") else ""
+        how += ", once more with other seeds" if place.endswith("again") else ""
+        say(f"probing {len(tasks)} networks on {part:.4g} of the data ({prepared[1].num_train:,} to train on){how}")
         pool = Pool(context, devices, name=member.name, stop=stop)
         ends.callback(pool.close)
         pool.run(Once(tasks, home, crew), step)
@@ -287,16 +316,41 @@ def read_probe(folder: Path) -> Probe:
         [training_flop(size.spec(p[t]["hidden"]), *of, p[t]["epochs"]) for of, p in zip(rows, by_part, strict=True)]
         for t in whole
     ]
+    errors = np.array([[p[t]["validation_mse"] for p in by_part] for t in whole])
+    again = np.array([second.get(t, np.nan) for t in whole])
+    lengths = [space.recipe(by_part[-1][t]["params"], 2).max_epochs / by_part[-1][t]["epochs"] for t in whole]
     return Probe(
         fractions=np.array(fractions),
         reference=description["reference"],
-        errors=np.array([[p[t]["validation_mse"] for p in by_part] for t in whole]),
+        errors=errors,
         seconds=np.array([[p[t]["seconds"] for p in by_part] for t in whole]),
         flop=np.array(flop),
-        again=np.array([second.get(t, np.nan) for t in whole]),
+        again=again,
         sizes=np.array([size(space, by_part[-1][t]["params"]) for t in whole]),
         space_sizes=np.array([size(space, space.draw(trial)) for trial in range(_DRAWS)]),
         failed=len(common) - len(whole),
+        decay=_decay(folder, config, whole, np.column_stack([errors[:, -1], again]), np.array(lengths)),
+    )
+
+
+def _decay(
+    folder: Path, config: Config, trials: Sequence[int], constant_N2: np.ndarray, lengths: np.ndarray
+) -> Decay | None:
+    constant = constant_rate(config)
+    tried = {} if constant is None else _tried(folder, constant)
+    if not tried or not set.intersection(*(set(errors) for errors in tried.values())):
+        return None
+    rate = best_rate(tried)
+    both = [_errors(folder / f"decay-{rate:g}{again}") for again in ("", "-again")]
+    found = np.array([[errors.get(t, np.nan) for errors in both] for t in trials])
+    return Decay(
+        constant=constant,
+        rate=rate,
+        tried=tuple(tried),
+        constant_errors=np.exp(np.nanmean(np.log(constant_N2), axis=1)),
+        errors=np.where(np.isinf(found), constant_N2[:, 0].max(), found),
+        lengths=lengths,
+        failed=int(np.isinf(found).sum()),
     )
 
 

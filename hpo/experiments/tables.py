@@ -11,7 +11,7 @@ import numpy as np
 
 from hpo import compare, statistics
 from hpo.errors import SearchError
-from hpo.experiments.searches import PARTS, SEEDS, SIZES, Machine, algorithm, algorithm_names, full, planned
+from hpo.experiments.searches import PARTS, PLAN_SEEDS, SEEDS, SIZES, Machine, algorithm, algorithm_names, full, planned
 from hpo.study import Study
 
 GROUP = 10  # trials in a rank group of experiment (b)
@@ -268,13 +268,11 @@ def light_table(machine: Machine) -> str:
 
 def plan_table(machine: Machine) -> str:
     """Each planned search against the one on all the data, and against what was foretold of it."""
-    columns = []
-    for seed in SEEDS:
-        if (planned(machine, seed) / "search" / "study.json").exists():
-            columns.append(_plan_column(full(machine, seed), planned(machine, seed)))
-    if not columns:
-        raise SearchError(f"{planned(machine, SEEDS[0])} is not finished; run `python -m hpo.experiments plan`")
-    head = ("", *(f"seed {seed}" for seed in SEEDS[: len(columns)]))
+    ended = [s for s in PLAN_SEEDS if (planned(machine, s) / "retrained/step2").is_dir()]
+    if not ended:
+        raise SearchError(f"{planned(machine, PLAN_SEEDS[0])} is not finished; run `python -m hpo.experiments plan`")
+    columns = [_plan_column(full(machine, seed), planned(machine, seed)) for seed in ended]
+    head = ("", *(f"seed {seed}" for seed in ended))
     return markdown(head, [(name, *(c[name] for c in columns)) for name in columns[0]])
 
 
@@ -285,23 +283,33 @@ def _plan_column(whole: Path, home: Path) -> dict[str, str]:
     told = json.loads((home / "probe/plan.json").read_text(encoding="utf-8"))
     foretold, tolerance, most = told["recommended"], told["tolerance"], told["max_cost"]
     search = Study(home / "search").description["config"]["search"]
-    best, least = found["flop"].error[-1], full["flop"].error[-1]
-    places = (*home.glob("probe/p-*/step1"), *(home / "probe" / part / "step2" for part in ("reference", "again")))
+    retrained = compare.spent(home / "retrained", "flop")
+    best, least, rival = (of.error[-1] for of in (found["flop"], full["flop"], retrained))
+    step2 = Study(home / "search").description["config"]["step2"]
+    parts = "reference", "again", *(place.name for place in home.glob("probe/decay-*"))
+    places = (*home.glob("probe/p-*/step1"), *(home / "probe" / part / "step2" for part in parts))
     probed = sum(r["seconds"] for place in places for r in _records(place))
     return {
         "recommended: p_subset, trials, top": f"{search['p_subset']:.3g}, {search['trials']}, {search['top']}",
+        "learning rate of step 2": f"{step2['learning_rate']:g}, decaying" if step2 else "as in step 1",
         "best MSE of the full search": f"{least:.3e}",
+        "the same, its best retrained so": f"{rival:.3e}",
         "of the recommended one": f"{best:.3e}",
-        "its excess": f"{best / least - 1.0:+.1%}",
-        "foretold": f"{foretold['excess']:+.0%} ({foretold['excess_low']:.0%} to {foretold['excess_high']:.0%})",
+        "against the full search": f"{best / least - 1.0:+.1%}",
+        "foretold": f"{foretold['configured']:+.0%}",
         f"within {tolerance:.0%}": _yes(best <= (1.0 + tolerance) * least),
-        "foretold with probability": f"{foretold['within']:.0%}",
+        "foretold with probability": f"{foretold['configured_within']:.0%}",
+        "against that retrained": f"{best / rival - 1.0:+.1%}",
+        "foretold, of that": "{excess:+.0%} ({excess_low:.0%} to {excess_high:.0%})".format(**foretold),
+        f"within {tolerance:.0%} of that": _yes(best <= (1.0 + tolerance) * rival),
+        "foretold, of that, with probability": f"{foretold['within']:.0%}",
         "cost, arithmetic": f"{share['flop']:.1%}",
         "foretold as": f"{foretold['cost_flop']:.1%}",
         "cost, core-seconds": f"{share['seconds']:.1%}",
         "foretold, of these": f"{foretold['cost_seconds']:.1%}",
         "foretold for the larger, one search": f"{foretold['cost_low']:.1%} to {foretold['cost_high']:.1%}",
         f"at most {most:.0%} by both": _yes(max(share.values()) <= most),
+        "the full search with those retrained, arithmetic": f"{retrained.cost[-1] / full['flop'].step1_cost:.0%}",
         "the probe, core-seconds": f"{probed / full['seconds'].step1_cost:.1%}",
     }
 

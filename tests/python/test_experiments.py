@@ -3,11 +3,13 @@
 import json
 import re
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hpo.config import Config
+from hpo.config import Config, to_toml
+from hpo.decay import step2_settings
 from hpo.errors import SearchError
 from hpo.experiments import __main__ as command
 from hpo.experiments import calibration, searches, tables
@@ -117,25 +119,34 @@ def test_the_luck_of_seeds_is_counted_from_networks_that_both_steps_trained_on_a
 
 def test_a_planned_search_is_judged_by_error_and_cost_and_against_what_was_foretold(machine):
     project(machine, 1.0, range(20), {0: 1e-4})
-    config = make_config(p_subset=0.05, trials=4, top=1)
+    config = replace(make_config(p_subset=0.05, trials=4, top=1), step2=step2_settings(0.008))
     folder = searches.planned(machine, 1)
     describe(folder / "search", config)
     append(folder / "search", "w", *(make_record(config, t, seconds=0.1) for t in range(4)))
     append(folder / "search", "w", make_record(config, 0, step=2, seconds=0.5) | {"validation_mse": 1.1e-4})
     record = make_record(config, 0, step=2, seconds=3.0)
-    for place in ("reference", "again"):
+    for place in ("reference", "again", "decay-0.008"):
         append(folder / "probe" / place, "w", record)
+    whole = make_config(p_subset=1.0, trials=20, top=2)
+    describe(folder / "retrained", whole)
+    append(folder / "retrained", "w", *(make_record(whole, t) | {"validation_mse": TRUE[t]} for t in range(20)))
+    append(folder / "retrained", "w", *(make_record(whole, t) | {"step": 2, "validation_mse": 8e-5} for t in range(20)))
     foretold = {"excess": 0.05, "excess_low": 0.0, "excess_high": 0.5, "within": 0.7}
+    foretold |= {"configured": -0.5, "configured_within": 0.9}
     foretold |= {"cost_flop": 0.04, "cost_seconds": 0.05, "cost_low": 0.03, "cost_high": 0.09}
     told = {"recommended": foretold, "tolerance": 0.2, "max_cost": 0.01}
     (folder / "probe/plan.json").write_text(json.dumps(told))
     head, _, *rows = cells(tables.plan_table(machine))
     found = dict(rows)
     assert head == ["", "seed 1"]
-    assert found["its excess"] == "+10.0%" and found["within 20%"] == "yes"
-    assert found["foretold"] == "+5% (0% to 50%)" and found["foretold with probability"] == "70%"
+    assert found["learning rate of step 2"] == "0.008, decaying"
+    assert found["against the full search"] == "+10.0%" and found["within 20%"] == "yes"
+    assert found["foretold"] == "-50%" and found["foretold with probability"] == "90%"
+    assert found["against that retrained"] == "+37.5%" and found["within 20% of that"] == "no"
+    assert found["foretold, of that"] == "+5% (0% to 50%)" and found["foretold, of that, with probability"] == "70%"
     assert found["cost, core-seconds"] == "4.5%", "0.9 s against 20 s"
-    assert found["at most 1% by both"] == "no" and found["the probe, core-seconds"] == "30.0%"
+    assert found["at most 1% by both"] == "no" and found["the probe, core-seconds"] == "45.0%"
+    assert found["the full search with those retrained, arithmetic"] == "500%", "each twice, on four times the samples"
 
 
 def calibrated(machine):
@@ -166,17 +177,28 @@ def test_a_part_that_orders_the_other_way_round_is_seen_to_fail_and_foretold_to(
 
 def test_every_experiment_runs_valid_searches(machine, monkeypatch):
     ran = []
-    monkeypatch.setattr(searches, "command", lambda machine, *words: ran.append([str(w) for w in words]))
+
+    def pretend(machine, *words):
+        """Leave what the next commands build upon."""
+        ran.append([str(w) for w in words])
+        if "--out" in words and words[0].startswith("hpo."):
+            out = Path(words[words.index("--out") + 1])
+            (out / "step1").mkdir(parents=True, exist_ok=True)
+            (out / "plan.toml").write_text(to_toml({"step2": step2_settings(0.008)}))
+
+    monkeypatch.setattr(searches, "command", pretend)
     for name in command._NAMES:
         getattr(searches, name)(machine)
     searched = [w for w in ran if w[0] == "hpo.search"]
     configs = {Path(w[w.index("--config") + 1]) for w in searched} - {
-        searches.planned(machine, seed) / "probe/plan.toml" for seed in searches.SEEDS
+        searches.planned(machine, seed) / "probe/plan.toml" for seed in searches.PLAN_SEEDS
     }
     for path in configs:
         config = Config.from_dict(tomllib.loads(path.read_text()))
         assert 0.0 < config.data.test_fraction < 1.0 and config.data.path == str(machine.data)
-    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 2
+    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 4 + 5
+    retrained = [tomllib.loads(path.read_text()) for path in configs if path.stem == "retrained"]
+    assert [t["step2"]["learning_rate_schedule"] for t in retrained] == ["cosine"] * 5
     assert {"hpo.plan", "emulator.export"} <= {w[0] for w in ran}
 
 

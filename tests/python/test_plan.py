@@ -10,6 +10,7 @@ import pytest
 from emulator.records import RecordWriter
 from hpo import plan, planning
 from hpo.config import Config
+from hpo.decay import Decay, best_rate, constant_rate, decaying, step2_settings
 from hpo.ladder import kept
 from hpo.planning import alternatives, recommended
 from hpo.probe import Probe, default_fractions, read_probe
@@ -145,6 +146,112 @@ def test_seed_ratios_are_those_of_networks_trained_twice():
     np.testing.assert_allclose(found.seed_ratios(), [1.5, 2.0])
 
 
+def decay(ratios, again=None, *, constant=1.0, lengths=1.0):
+    """Networks with errors of that many times the constant ones, and of second trainings."""
+    first, constant = np.array(ratios) * constant, np.broadcast_to(constant, np.shape(ratios))
+    second = np.full(len(first), np.nan) if again is None else np.array(again) * constant
+    return Decay(
+        constant=0.001,
+        rate=0.004,
+        tried=(0.002, 0.004, 0.008),
+        constant_errors=np.array(constant, float),
+        errors=np.column_stack([first, second]),
+        lengths=np.full(len(first), lengths),
+        failed=0,
+    )
+
+
+def test_what_a_decaying_rate_gains_is_the_median_of_its_networks_with_their_spread():
+    found = decay([0.5, 0.25, np.nan], [0.5, 1.0, np.nan])
+    np.testing.assert_allclose(found.ratios(), [0.5, 0.5])
+    np.testing.assert_allclose(found.seed_ratios(), [1.0, 4.0])
+    assert found.advantage(0.9) == pytest.approx((0.5, 0.5, 0.5))
+    # the median of seven resampled is the least with probability 0.010, one of the two least with 0.108
+    median, low, high = decay([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]).advantage(0.9)
+    assert (median, low, high) == (4.0, 2.0, 6.0)
+
+
+def test_the_best_rate_is_that_with_the_least_errors_of_the_networks_that_all_rates_have():
+    tried = {0.002: {1: 2.0, 2: 2.0, 3: 0.001}, 0.004: {1: 1.0, 2: 2.0}, 0.008: {1: 0.1, 2: np.inf}}
+    assert best_rate(tried) == 0.004
+
+
+def test_a_rate_that_varies_already_or_is_searched_is_left_alone():
+    def rate(**tables):
+        return constant_rate(Config.from_dict({"data": {"path": "samples.nc"}} | tables))
+
+    assert rate() == 0.001 and rate(step2={"learning_rate": 0.002}) == 0.002
+    assert rate(train={"learning_rate_schedule": "cosine"}) is None
+    assert rate(step2={"learning_rate_schedule": "one_cycle"}) is None
+    assert rate(train={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}}) is None
+    config = decaying(make_config(), 0.004)
+    assert config.step2 == {
+        "learning_rate": 0.004,
+        "learning_rate_schedule": "cosine",
+        "warmup_fraction": 0.05,
+        "patience": 0,
+    }
+
+
+def test_a_search_that_decays_is_held_against_the_full_one_with_its_best_retrained_so():
+    """All networks gain the same, a quarter of the error, and train for twice as many epochs."""
+    same = probe((0.0, 0.0))
+    halved = replace(same, decay=decay([0.25] * 30, constant=same.errors[:, -1], lengths=2.0))
+    found = forecast(halved, 100, tolerance=0.2)
+    (plain,) = [o for o in found.outlooks if (o.p_subset, o.trials, o.top, o.decays) == (0.01, 100, 1, False)]
+    (decays,) = [o for o in found.outlooks if (o.p_subset, o.trials, o.top, o.decays) == (0.01, 100, 1, True)]
+    assert decays.excess == pytest.approx(0.0, abs=1e-9) and decays.within == 1.0
+    assert decays.configured == pytest.approx(-0.75) and decays.configured_within == 1.0
+    assert plain.excess == pytest.approx(3.0) and plain.within == 0.0
+    assert plain.configured == pytest.approx(0.0, abs=1e-9) and plain.configured_within == 1.0
+    assert plain.cost == pytest.approx(0.02) and decays.cost == pytest.approx(0.03), "two hundred of ten thousand more"
+    assert found.retrained_error == pytest.approx(np.array(found.one_step_error) / 4)
+    chosen, sure = recommended(found, confidence=0.8)
+    assert sure and chosen.decays
+
+
+def test_what_is_said_of_a_rate_that_decays_is_what_the_probe_found():
+    same = probe((0.0, 0.0))
+    ratios = [0.2] * 28 + [0.4, 1.5]
+    found = replace(same, decay=decay(ratios, [0.25] * 2 + [np.nan] * 28, constant=same.errors[:, -1]))
+    outlook = forecast(found, 100, tolerance=0.2)
+    chosen, _ = recommended(outlook, confidence=0.8)
+    chosen = replace(chosen, within=0.41, excess=0.1, excess_low=-0.2, excess_high=3.0)
+    chosen = replace(chosen, configured=-0.6, configured_within=0.93)
+    args = plan.parser().parse_args([])
+    promise, best, gain, luck, settings = plan._promises(args, outlook, chosen, found, 10)
+    assert "had that retrained its 10 best with a learning rate that decays, with probability 41%" in promise
+    assert "typically 10% above it (90% interval -20% to +300%)" in promise
+    assert "as configured, with probability 93%; typically 60% below its best" in promise
+    for error in (outlook.one_step_error, outlook.retrained_error):
+        assert f"about {error[0]:.2g} ({error[1]:.2g} to {error[2]:.2g})" in best
+    assert "from 0.004 along a cosine (the best of 0.002, 0.004, 0.008) brought 30 networks to 0.20 times" in gain
+    assert "at the constant 0.001, in the median (90% interval 0.20 to 0.20" in gain and "1 ended higher" in gain
+    assert "25% above the smaller one in the median of 2, 25% at most" in luck, "0.2 and 0.25 of an error"
+    assert '[step2] learning_rate = 0.004, learning_rate_schedule = "cosine", warmup_fraction = 0.05' in settings
+    *_, stays = plan._promises(args, outlook, replace(chosen, decays=False), found, 10)
+    assert "step 2 stays as it is" in stays
+    failed = replace(found, decay=replace(found.decay, failed=2))
+    assert any("2 of these trainings failed" in line for line in plan._promises(args, outlook, chosen, failed, 10))
+
+
+def test_a_decaying_rate_that_gains_nothing_is_not_recommended():
+    same = probe((0.0, 0.0))
+    worse = replace(same, decay=decay([2.0] * 30, constant=same.errors[:, -1], lengths=2.0))
+    found = forecast(worse, 100, tolerance=0.2)
+    assert found.retrained_error == found.one_step_error
+    chosen, sure = recommended(found, confidence=0.8)
+    assert sure and not chosen.decays
+
+
+def test_networks_without_a_training_that_decays_gain_what_others_did():
+    same = probe((0.0, 0.0))
+    few = np.where(np.arange(30) < 3, 0.25, np.nan)
+    some = replace(same, decay=decay(few, constant=same.errors[:, -1]))
+    found = forecast(some, 100, tolerance=0.2)
+    assert found.retrained_error == pytest.approx(np.array(found.one_step_error) / 4)
+
+
 def test_the_alternatives_buy_more_certainty_for_more_money():
     found = forecast(probe((1.0, 0.3)), 100, tolerance=0.2)
     chosen, _ = recommended(found, confidence=0.8)
@@ -198,15 +305,24 @@ def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_pa
     promising = np.argsort(found.errors[:, 0])[:2]
     assert set(np.flatnonzero(np.isfinite(found.again))) == set(promising), "a quarter, by the largest part"
     assert (found.again[promising] != found.errors[promising, -1]).all(), "with other seeds"
+    decay = found.decay
+    assert decay.constant == 0.001 and decay.tried == (0.002, 0.004, 0.008) and decay.rate in decay.tried
+    assert set(np.flatnonzero(np.isfinite(decay.errors[:, 0]))) == set(promising)
+    assert np.isfinite(decay.errors[:, 1]).sum() == 1, "half of them once more"
+    assert (decay.lengths == 1.0).all(), "nothing was stopped early in four epochs"
     told = json.loads((tmp_path / "a/plan.json").read_text())["recommended"]
+    assert planned.step2 == (step2_settings(decay.rate) if told["decays"] else {})
+    assert "decays" in out and f"falls from {decay.rate:g} along a cosine" in out
     assert told["top"] == planned.search.top and told["cost"] == max(told["cost_flop"], told["cost_seconds"])
 
     files = list(tmp_path.glob("a/reference/step2/*.jsonl"))
     whole = outcomes(tmp_path / "a/reference", 2)
     (lines,) = [f.read_bytes().splitlines(keepends=True) for f in files]
     files[0].write_bytes(b"".join(lines[:5]) + lines[5][:40])  # as a kill leaves it
-    run_plan(config, tmp_path / "a", *more)
+    run_plan(config, tmp_path / "a", *more, "--keep-schedule")
     assert outcomes(tmp_path / "a/reference", 2) == whole
+    assert "cosine" not in capsys.readouterr().out
+    assert Config.from_dict(tomllib.loads((tmp_path / "a/plan.toml").read_text())).step2 == {}
     run_plan(config, tmp_path / "a", *more, "--reference", "0.5", status=2)
     assert "holds a probe with other settings (--reference)" in capsys.readouterr().err
 

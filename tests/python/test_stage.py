@@ -208,7 +208,7 @@ def test_a_probe_of_a_second_stage_tries_networks_of_that_stage(first, tmp_path,
     c = config(after=str(first), fix=["depth", "widths"])
     data = {"path": str(tmp_path / "samples.nc"), "inputs": ["sst", "profile"], "outputs": ["flux"]}
     c = Config.from_dict(c.to_dict() | {"data": data})
-    settings = {"fractions": [0.5], "reference": 1.0, "trials": 4, "repeats": 1}
+    settings = {"fractions": [0.5], "reference": 1.0, "trials": 4, "repeats": 1, "decay": False}
     settings |= {"devices": [], "stop": None, "say": print}
     probe.run_probe(tmp_path / "probe", c, **settings)
     shutil.rmtree(first)
