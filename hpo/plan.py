@@ -214,12 +214,12 @@ def _advise(args: argparse.Namespace, console: Console, config, probe, devices: 
         "step 2",
         "arith-\nmetic",
         f"{hours}\ntime",
-        "the larger,\none search",
+        "the larger,\n1 search",
         f"{hours}-\nhours",
         f"wall time,\n{len(devices)} workers",
-        "error above\nthe best",
+        "above\nbest",
         f"within\n{args.tolerance:.0%}",
-        *(("of it as\nconfigured",) if probe.decay is not None else ()),
+        *(("as con-\nfigured",) if probe.decay is not None else ()),
     )
     for o in alternatives(found, chosen):
         table.add_row(
@@ -313,6 +313,8 @@ def _promises(args: argparse.Namespace, found, chosen, probe, retrained: int) ->
         f"{len(ratios)} networks to {median:.2f} times their errors at the constant {decay.constant:g}, in the median "
         f"({LEVEL:.0%} interval {low:.2f} to {high:.2f}, by resampling them); {(ratios > 1.0).sum()} ended higher.",
     ]
+    if decay.rate == max(decay.tried):
+        lines[-1] += " Rates beyond were not tried."
     seeds = decay.seed_ratios()
     if len(seeds):
         lines.append(

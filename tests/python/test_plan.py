@@ -9,6 +9,7 @@ import pytest
 
 from emulator.records import RecordWriter
 from hpo import plan, planning
+from hpo import probe as probe_module
 from hpo.config import Config
 from hpo.decay import Decay, best_rate, constant_rate, decaying, step2_settings
 from hpo.ladder import kept
@@ -229,6 +230,11 @@ def test_what_is_said_of_a_rate_that_decays_is_what_the_probe_found():
     assert "at the constant 0.001, in the median (90% interval 0.20 to 0.20" in gain and "1 ended higher" in gain
     assert "25% above the smaller one in the median of 2, 25% at most" in luck, "0.2 and 0.25 of an error"
     assert '[step2] learning_rate = 0.004, learning_rate_schedule = "cosine", warmup_fraction = 0.05' in settings
+    assert "Rates beyond" not in gain
+    highest = replace(found, decay=replace(found.decay, rate=0.008))
+    assert plan._promises(args, outlook, chosen, highest, 10)[2].endswith(
+        "1 ended higher. Rates beyond were not tried."
+    )
     *_, stays = plan._promises(args, outlook, replace(chosen, decays=False), found, 10)
     assert "step 2 stays as it is" in stays
     failed = replace(found, decay=replace(found.decay, failed=2))
@@ -291,7 +297,8 @@ def run_plan(config, out, *more, status=0):
     assert plan.main(arguments) == status
 
 
-def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_path, capsys):
+def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(probe_module, "MULTIPLES", (2.0, 8.0))  # each has its own worker processes
     more = ("--fractions", "0.25", "--probe-trials", "8")
     run_plan(config, tmp_path / "a", *more)
     out = capsys.readouterr().out
@@ -306,7 +313,7 @@ def test_a_probe_goes_on_after_a_kill_and_ends_in_a_config_to_use(config, tmp_pa
     assert set(np.flatnonzero(np.isfinite(found.again))) == set(promising), "a quarter, by the largest part"
     assert (found.again[promising] != found.errors[promising, -1]).all(), "with other seeds"
     decay = found.decay
-    assert decay.constant == 0.001 and decay.tried == (0.002, 0.004, 0.008) and decay.rate in decay.tried
+    assert decay.constant == 0.001 and decay.tried == (0.002, 0.008) and decay.rate in decay.tried
     assert set(np.flatnonzero(np.isfinite(decay.errors[:, 0]))) == set(promising)
     assert np.isfinite(decay.errors[:, 1]).sum() == 1, "half of them once more"
     assert (decay.lengths == 1.0).all(), "nothing was stopped early in four epochs"
