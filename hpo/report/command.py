@@ -14,7 +14,7 @@ from rich.console import Console
 
 from hpo.command import make_folder
 from hpo.errors import SearchError
-from hpo.report import architecture, cost, hyperparameters, quality, ranks, rungs, tables
+from hpo.report import architecture, cost, front, hyperparameters, quality, ranks, rungs, tables
 from hpo.report.holdout import MOST_SAMPLES, Holdout, judge, worst_samples
 from hpo.report.page import page
 from hpo.report.studies import StudyView, read_latency, read_studies
@@ -30,6 +30,7 @@ SEARCH_FIGURES = (
     ("Cost against a one-step search", ranks.cost),
     ("Error against latency", cost.error_against_latency),
     ("Inference time", cost.inference_time),
+    ("Pareto front of the search", front.front_of_search),
     ("How many trials would have sufficed", ranks.trials_needed),
     ("Error against other hyperparameters", hyperparameters.hyperparameters),
     ("Rungs of step 1", rungs.rungs),
@@ -122,6 +123,8 @@ def _concerns(draw: Callable[..., Section], studies: Sequence[StudyView]) -> boo
     """Whether the studies have what the figure is about at all."""
     if draw is rungs.rungs:
         return any(s.rungs for s in studies)
+    if draw is front.front_of_search:
+        return any(front.has_two_objectives(s) for s in studies)
     return draw is not hyperparameters.hyperparameters or any(hyperparameters.has_any(s) for s in studies)
 
 

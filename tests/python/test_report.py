@@ -16,7 +16,7 @@ import pytest
 from emulator.records import RecordWriter
 from hpo import report, statistics
 from hpo.config import Config
-from hpo.report import architecture, command, cost, hyperparameters, ranks, rungs, tables
+from hpo.report import architecture, command, cost, front, hyperparameters, ranks, rungs, tables
 from hpo.report.studies import read_studies
 from hpo.report.style import NothingToDraw
 from hpo.report.words import MINUS, TIMES, count, listed, number, percent, typeset, unit, units_label
@@ -134,6 +134,34 @@ def test_trials_that_ended_on_rungs_are_told_apart_from_pruned_ones(on_rungs):
     assert "pruned" not in said(architecture.learning_curves([on_rungs]))
     through = "These trials are those that the rungs let through: to have one of them took 2 trials on the first rung."
     assert through in said(ranks.trials_needed([on_rungs]))
+
+
+def test_the_front_of_a_search_over_two_objectives_is_told_with_what_was_retrained(study):
+    """Errors grow with the trial's number, and parameters too, but for trial 30's 40: trials 0 and 30 are the front."""
+    (view,) = study
+    config = view.description["config"]
+    description = view.description | {"config": config | {"search": config["search"] | {"sampler": "nsga2"}}}
+    by_parameters = replace(view, description=description)
+    section = front.front_of_search([by_parameters])
+    assert section.sentences == (
+        "The search minimised error and number of parameters. 2 of 60 trials of step 1 are on the Pareto front, from "
+        "40 parameters (trial 30, MSE 0.0017) to 1,000 parameters (trial 0, MSE 0.001); 2 of them were retrained.",
+    )
+    assert [p.name for p in section.panels] == ["search-front"]
+
+    def timed(records):  # measured: a nanosecond for each parameter, and 40
+        return [r | {"modelled_latency_ns": 1.1 * (r["num_parameters"] + 40.0)} for r in records]
+
+    by_latency = replace(by_parameters, first=timed(view.first), second=timed(view.second))
+    text = said(front.front_of_search([by_latency]))
+    assert "error and modelled latency. 2 of 60 trials of step 1 are on the Pareto front, from 88 ns (trial 30" in text
+    assert text.endswith(
+        "Against the times measured of 9 retrained networks, the model is off by 10 % in the median and 10 % at most."
+    )
+    with pytest.raises(NothingToDraw, match="no study minimises two objectives"):
+        front.front_of_search(study)
+    concerned = [command._concerns(front.front_of_search, [s]) for s in (view, by_latency)]
+    assert concerned == [False, True]
 
 
 def test_rungs_are_part_of_what_a_search_costs(on_rungs):
