@@ -61,7 +61,7 @@ def parity(of: Holdout) -> Section:
     """Predicted against true values, in hexagonal bins (figure 3)."""
     shown, left_out = _outputs(of)
     best, base = of.best, of.baseline
-    sentences = [f"On {of.words}, {best.name} has an MSE of {number(best.scores.mse)} over all outputs."]
+    sentences = [f"On {of.words}, {best.name} has an MSE of {number(best.scores.mse)}{_of_units(of)} over all outputs."]
     networks = [j for j in of.judged if j.record is not None]
     others = [j for j in networks[1:] if j.scores.mse > 0]
     if others:
@@ -83,6 +83,15 @@ def parity(of: Holdout) -> Section:
         groups.append(Section(title=title, sentences=(), panels=tuple(panels), small=True))
     gist = (0,) if base is None else (0, len(sentences) - 1)
     return Section(title="Predicted against true", sentences=(*sentences, *left_out), folded=tuple(groups), gist=gist)
+
+
+def _of_units(of: Holdout) -> str:
+    """Of a squared error of all outputs together."""
+    units = {unit(c.units) for c in of.output_columns}
+    if len(units) > 1:
+        return " (each in its own unit, squared)"
+    only = units.pop()
+    return f" ({only[1:]})²" if only else ""
 
 
 def _span(values: Sequence[float]) -> float:

@@ -125,10 +125,10 @@ def _sentences(study: StudyView, found: Sequence[Stage]) -> list[str]:
             "which by itself lowers it."
         )
     if climb and last.done:
+        took, saved = (number(sum(getattr(r, name) for r in climb)) for name in ("seconds", "saved"))
         said.append(
-            f"The {'rung' if len(climb) == 1 else 'rungs'} took {number(sum(r.seconds for r in climb))} s of worker "
-            f"time; what ended there would have taken about {number(sum(r.saved for r in climb))} s on the next part "
-            "of the data."
+            f"The {'rung' if len(climb) == 1 else 'rungs'} took {took} s of worker time; what ended there would have "
+            f"taken about {saved} s on the next part of the data."
         )
     if len(found) > len(study.rungs) and last.done:
         said += _margin(study, found)

@@ -1,6 +1,7 @@
 """What the report says of the hold-out, on samples and networks whose errors are known (see report_cases)."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -61,6 +62,16 @@ def test_parity_states_the_errors_of_networks_and_scheme(judged):
     assert said[3] == "`z` hardly varies on the hold-out (R² would have no meaning) and is not drawn."
     assert {k[1] for k in judged.mse} == set(cases.STEP2)  # the table has all nine
     assert judged.mse[0, 3] == pytest.approx(mse[3], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("units", "words"),
+    [(("1", "1"), ""), (("W m-2", "W m-2"), " (W m⁻²)²"), (("K", "1"), " (each in its own unit, squared)")],
+)
+def test_the_error_over_all_outputs_has_its_unit(judged, units, words):
+    columns = tuple(replace(c, units=u) for c, u in zip(judged.output_columns, units, strict=True))
+    first = quality.parity(replace(judged, output_columns=columns)).sentences[0]
+    assert first.endswith(f"e-4{words} over all outputs.")
 
 
 def test_parity_panels_carry_mse_and_r2_of_their_output(judged):
