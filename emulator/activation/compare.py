@@ -167,6 +167,6 @@ def _add_steps(schemes: dict, models: dict[str, Path], args: argparse.Namespace)
         program = args.host.with_name("climate_host")
         if not program.exists():
             return {"missing": f"there is no {program}, which is built where MPI is found"}
-    for name in ("arg", *models):
-        schemes[name]["step"] = activation_in_a_step(program, models.get(name))
+    for name, step in activation_in_a_step(program, {"arg": None, **models}).items():
+        schemes[name]["step"] = step
     return {"program": str(program)} | CLIMATE

@@ -73,26 +73,46 @@ def run_activation_host(
         return json.loads((folder / "host.json").read_text()), fractions
 
 
-def activation_in_a_step(program: Path, model: Path | None) -> dict[str, float]:
+def activation_in_a_step(program: Path, models: dict[str, Path | None], rounds: int = 3) -> dict[str, dict[str, float]]:
     """What activation takes of a step of `climate_host`, one rank and thread, all points of a call site in a call.
 
     Parameters
     ----------
     program : path
-    model : path or None
-        The emulator; None: ARG.
+    models : dict
+        Emulator of each scheme; None: ARG.
+    rounds : int
+        Runs of each, of which the medians count; the schemes take turns.
 
     Returns
     -------
-    dict
-        Of a column and step, averages: `points` activated, `activation_us` and `physics_us` (activation included); and
-        `share`, of activation in the physics, 0 to 1.
+    dict of dicts
+        Of each scheme, averages over columns and steps: `points` activated, `activation_us`, `physics_us` (activation
+        included); and `share`, of activation in the physics, 0 to 1.
 
     Raises
     ------
     RuntimeError
         The host failed; its message is quoted.
     """
+    runs: dict[str, list[tuple[float, ...]]] = {name: [] for name in models}
+    for _ in range(rounds):
+        for name, model in models.items():
+            runs[name].append(_climate_run(program, model))
+    found = {}
+    for name, numbers in runs.items():
+        points, activation_us, physics_us = (float(v) for v in np.median(numbers, axis=0))
+        found[name] = {
+            "points": points,
+            "activation_us": activation_us,
+            "physics_us": physics_us,
+            "share": activation_us / physics_us,
+        }
+    return found
+
+
+def _climate_run(program: Path, model: Path | None) -> tuple[float, ...]:
+    """Points, activation and physics in µs, of a column and step."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         settings = {"history": "", "restart_out": "", "timing": folder / "timing.json", "verbose": False}
@@ -101,12 +121,7 @@ def activation_in_a_step(program: Path, model: Path | None) -> dict[str, float]:
         _run(program, folder / "climate.nml", 1)
         counted = json.loads((folder / "timing.json").read_text())
     steps = CLIMATE["num_columns"] * CLIMATE["num_steps"]
-    return {
-        "points": counted["points"] / steps,
-        "activation_us": 1e-3 * counted["activation_ns"] / steps,
-        "physics_us": 1e-3 * counted["physics_ns"] / steps,
-        "share": counted["activation_ns"] / counted["physics_ns"],
-    }
+    return counted["points"] / steps, 1e-3 * counted["activation_ns"] / steps, 1e-3 * counted["physics_ns"] / steps
 
 
 def _run(program: Path, namelist: Path, threads: int) -> None:
