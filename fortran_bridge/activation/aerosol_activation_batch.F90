@@ -334,8 +334,9 @@ contains
         state(:, volume_at + k) = 0._r8
         state(:, hygro_at + k) = 0._r8
       end do
-      call evaluate(self%model, self%connection, self%settings, n, nmode, asks_first_mode, wmaxf, state, results, work, y, &
-        is_outside, stat, message, smax_prescribed, counters)
+      call evaluate(self%model, self%connection, self%settings, n, nmode, asks_first_mode, &
+        present(fn_difference) .or. present(fm_difference), wmaxf, state, results, work, y, is_outside, stat, message, &
+        smax_prescribed, counters)
       if (stat /= 0) return
       do k = 1, nmode
         do j = 1, n

@@ -63,7 +63,7 @@ module aerosol_activation_emulator
     module procedure activate_modal_current, activate_modal_refactored
   end interface activate_modal_emulator
 
-  type(activation_emulator), save :: chosen
+  type(activation_emulator), save, target :: chosen
 
 contains
 
@@ -96,30 +96,29 @@ contains
     real(r8), intent(out) :: flux_fullact !! flux if everything activated, m s-1
     real(r8), intent(in), optional :: smax_prescribed  !! supersaturation in the place of the scheme's own, 1
     real(r8), intent(in), optional :: rh               !! relative humidity over liquid, 1
-    type(activation_emulator), intent(in), optional :: emulator  !! default: that of use_activation_emulator
+    type(activation_emulator), intent(in), optional, target :: emulator  !! default: that of use_activation_emulator
     type(activation_counters), intent(inout), optional :: counters
     real(r8), intent(out), optional :: fn_difference(:), fm_difference(:)  !! emulator minus ARG
     integer, intent(out), optional :: stat
     character(len=:), allocatable, intent(inout), optional :: errmsg
+    type(activation_emulator), pointer :: by
     character(len=:), allocatable :: message
     character(len=40) :: found
     real(r8) :: w
     integer :: code
 
+    call look_at_modes(nmode, fn, fm, fluxn, fluxm, code, message)
     if (sigw > spectrum) then
       write(found, '(a, es10.2, a, es10.2)') 'sigw =', sigw, ', wminf =', wminf
       message = 'activate_modal_emulator takes one updraft, not a spectrum ('//trim(found)//'); pass sigw = 0'
       code = err_argument
-    else
+    else if (code == 0) then
       w = wbar
       if (wbar > 0._r8) w = wbar + wdiab
-      if (present(emulator)) then
-        call activate_point(emulator, w, wbar, nmode == 1, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, &
-          fluxm, flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
-      else
-        call activate_point(chosen, w, wbar, nmode == 1, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, &
-          fluxm, flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
-      end if
+      by => chosen
+      if (present(emulator)) by => emulator
+      call activate_point(by, w, wbar, nmode == 1, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, fluxm, &
+        flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
     end if
     if (code /= 0) call fail_point(fn, fm, fluxn, fluxm, flux_fullact, counters, fn_difference, fm_difference)
     if (present(stat)) stat = code
@@ -136,25 +135,46 @@ contains
     real(r8), intent(out), contiguous :: fn(:), fm(:), fluxn(:), fluxm(:)
     real(r8), intent(out) :: flux_fullact
     real(r8), intent(in), optional :: smax_prescribed, rh
-    type(activation_emulator), intent(in), optional :: emulator
+    type(activation_emulator), intent(in), optional, target :: emulator
     type(activation_counters), intent(inout), optional :: counters
     real(r8), intent(out), optional :: fn_difference(:), fm_difference(:)
     integer, intent(out), optional :: stat
     character(len=:), allocatable, intent(inout), optional :: errmsg
+    type(activation_emulator), pointer :: by
     character(len=:), allocatable :: message
     integer :: code
 
-    if (present(emulator)) then
-      call activate_point(emulator, w_in, w_in, .true., wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, &
-        fluxm, flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
-    else
-      call activate_point(chosen, w_in, w_in, .true., wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, &
-        fluxm, flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
+    call look_at_modes(nmode, fn, fm, fluxn, fluxm, code, message)
+    if (code == 0) then
+      by => chosen
+      if (present(emulator)) by => emulator
+      call activate_point(by, w_in, w_in, .true., wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, fm, fluxn, fluxm, &
+        flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
     end if
     if (code /= 0) call fail_point(fn, fm, fluxn, fluxm, flux_fullact, counters, fn_difference, fm_difference)
     if (present(stat)) stat = code
     if (code /= 0 .and. present(errmsg)) errmsg = message
   end subroutine activate_modal_refactored
+
+  !> Is nmode one of ours? What lies beyond is 0.
+  subroutine look_at_modes(nmode, fn, fm, fluxn, fluxm, code, message)
+    integer, intent(in) :: nmode
+    real(r8), dimension(:), contiguous, intent(inout) :: fn, fm, fluxn, fluxm
+    integer, intent(out) :: code
+    character(len=:), allocatable, intent(inout) :: message
+
+    code = err_argument
+    if (nmode < 1 .or. nmode > num_modes) then
+      message = no_such_modes(nmode)
+      return
+    end if
+    code = 0
+    if (max(size(fn), size(fm), size(fluxn), size(fluxm)) == nmode) return
+    fn(nmode + 1:) = 0._r8
+    fm(nmode + 1:) = 0._r8
+    fluxn(nmode + 1:) = 0._r8
+    fluxm(nmode + 1:) = 0._r8
+  end subroutine look_at_modes
 
   recursive subroutine activate_point(by, w, w_flux, needs_first_mode, wmaxf, tair, rhoair, na, nmode, volume, hygro, fn, &
       fm, fluxn, fluxm, flux_fullact, code, message, smax_prescribed, rh, counters, fn_difference, fm_difference)
@@ -162,11 +182,10 @@ contains
     real(r8), intent(in) :: w, w_flux  !! what activates, and what carries; m s-1
     logical, intent(in) :: needs_first_mode
     real(r8), intent(in) :: wmaxf, tair, rhoair
-    real(r8), intent(in), contiguous :: na(:)
     integer, intent(in) :: nmode
-    real(r8), intent(in), contiguous :: volume(:), hygro(:)
-    real(r8), intent(out), contiguous :: fn(:), fm(:), fluxn(:), fluxm(:)
-    real(r8), intent(out) :: flux_fullact
+    real(r8), dimension(nmode), intent(in) :: na, volume, hygro
+    real(r8), dimension(nmode), intent(inout) :: fn, fm, fluxn, fluxm
+    real(r8), intent(inout) :: flux_fullact
     integer, intent(out) :: code
     character(len=:), allocatable, intent(inout) :: message
     real(r8), intent(in), optional :: smax_prescribed, rh
@@ -176,13 +195,7 @@ contains
     logical :: is_outside(1)
     integer :: m
 
-    code = err_argument
-    if (nmode < 1 .or. nmode > num_modes) then
-      message = no_such_modes(nmode)
-      return
-    end if
     code = 0
-    call zero(nmode + 1)
     if (present(fn_difference)) fn_difference = 0._r8
     if (present(fm_difference)) fm_difference = 0._r8
     if (returns_early(w, na(1), needs_first_mode, smax_prescribed)) then
@@ -190,7 +203,11 @@ contains
         counters%points = counters%points + 1
         counters%early_returns = counters%early_returns + 1
       end if
-      call zero(1)
+      fn = 0._r8
+      fm = 0._r8
+      fluxn = 0._r8
+      fluxm = 0._r8
+      flux_fullact = 0._r8
       return
     end if
     if (present(counters)) counters%points = counters%points + 1
@@ -219,8 +236,9 @@ contains
       state(volume_at + m) = volume(m)
       state(hygro_at + m) = hygro(m)
     end do
-    call evaluate(by%model, by%connection, by%settings, 1, nmode, needs_first_mode, wmaxf, state, results, work, y, &
-      is_outside, code, message, smax_prescribed, counters)
+    call evaluate(by%model, by%connection, by%settings, 1, nmode, needs_first_mode, &
+      present(fn_difference) .or. present(fm_difference), wmaxf, state, results, work, y, is_outside, code, message, &
+      smax_prescribed, counters)
     if (code /= 0) then
       if (present(counters)) counters%points = counters%points - 1  ! fail_point counts it
       return
@@ -234,18 +252,6 @@ contains
       if (present(fm_difference)) fm_difference(m) = results(fm_difference_at + m)
     end do
     flux_fullact = w_flux
-
-  contains
-
-    subroutine zero(from)
-      integer, intent(in) :: from
-
-      fn(from:) = 0._r8
-      fm(from:) = 0._r8
-      fluxn(from:) = 0._r8
-      fluxm(from:) = 0._r8
-      flux_fullact = 0._r8
-    end subroutine zero
   end subroutine activate_point
 
   pure logical function returns_early(w, first_number, needs_first_mode, smax_prescribed)

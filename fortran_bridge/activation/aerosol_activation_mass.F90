@@ -5,102 +5,171 @@
 !! higher, so that fm = Phi(Phi^-1(fn) + 3 ln(sigma)), Phi the normal distribution. An error of fn grows on the way, the
 !! more the fewer activate: 10-fold at fn = 0.01 and 29-fold at 0.001 (modes 2 and 4), 13- and 49-fold (modes 1 and 3).
 !!
-!! Phi^-1(fn) = -sqrt(2) z with erfc(z) = 2 fn. Of p = min(fn, 1 - fn), z is x times a rational function of x^2,
-!! x = 1 - 2 p, or where few activate one of r = sqrt(-ln p): the three intervals of Wichura (1988, algorithm AS 241,
-!! doi:10.2307/2347330), fitted anew to z (least squares of the relative error at 90 Chebyshev nodes, 90 digits). Largest
-!! relative error of z 9e-17, before rounding. No iteration: a point costs what every other does.
+!! With p = min(fn, 1 - fn) and r = sqrt(-ln p): fm = p exp(g(r)) where fn is p, and 1 - fm = p exp(g(r)) where 1 - fn is.
+!! g is smooth and nearly linear. It is a rational function on each of three intervals of r where fn is p, and on one where
+!! 1 - fn is; one set of them for each width sigma. (Least squares at 70 Chebyshev nodes with 70 digits, of the error
+!! relative to sqrt(1 + |g|), and of the error of fm on the last; largest error 3e-15. Those of ln and exp: 4e-16.)
+!! Rounding makes of that a relative error of fm below 3e-14 down to 1e-290, and below 1e-15 above 1/2.
 !!
-!! Thread-safe: no module variables, no saved locals, no I/O, no stop. A point's bits do not depend on its neighbours', and
-!! no number raises an exception that hosts trap (invalid, division by zero, overflow).
+!! Every host pays for this at each point, so what can be is written to vectorise: no call, no branch, one step of the
+!! way for all modes and points before the next. Of NaN and of numbers beyond 0 to 1, no step raises an exception that
+!! hosts trap (invalid, division by zero, overflow). A point's bits do not depend on its neighbours'.
+!!
+!! Thread-safe: no module variables, no saved locals, no I/O, no stop, no allocation.
 module aerosol_activation_mass
-  use aerosol_activation_constants, only: r8, num_modes, ln_sigma_g
-  use aerosol_activation_nan, only: is_nan
+  use, intrinsic :: iso_fortran_env, only: int64
+  use aerosol_activation_constants, only: r8, num_modes
   implicit none
   private
   public :: mass_from_number
 
-  real(r8), parameter :: mass_shift(num_modes) = 3._r8*ln_sigma_g/sqrt(2._r8)
-  real(r8), parameter :: negligible = 1.e-290_r8  !! end of the last interval; there and below fm < 1e-240, taken as fn
-  real(r8), parameter :: tail = 0.076_r8          !! p above it: the first interval
-  real(r8), parameter :: far = 5._r8              !! r above it: the third
-  integer, parameter :: degree = 7
+  integer, parameter :: at_once = 128             !! fractions: those of 32 points
+  real(r8), parameter :: negligible = 1.e-290_r8  !! below, g is that of its end
+  real(r8), parameter :: start(4) = [0.832_r8, 2.2_r8, 6.5_r8, 0.832_r8]  !! of the intervals, in r
+  integer, parameter :: num_intervals = 4, upper = 4  !! upper: where 1 - fn is p
+  !> Intervals before those of the mode's width: 1.8, 1.6.
+  integer, parameter :: first_interval(num_modes) = [0, num_intervals, 0, num_intervals]
 
-  ! Numerators and denominators, by interval: in 0.7225 - x^2, r - 1.6 and r - 5. All positive: nothing cancels.
-  real(r8), parameter :: above(0:degree, 3) = reshape([ &
-    1.19753231156709124_r8, 1.17534610406901883e+1_r8, 4.34464450562628715e+1_r8, 7.55108840213610517e+1_r8, &
-    6.29923155674182416e+1_r8, 2.30065373317538045e+1_r8, 2.84960182977830408_r8, 5.32760233457955598e-2_r8, &
-    1.00652203360368792_r8, 3.27509736031347_r8, 4.0825526727682138_r8, 2.58261250033490387_r8, &
-    8.99973051827329881e-1_r8, 1.7135749079372202e-1_r8, 1.61091490297137323e-2_r8, 5.49008009762350055e-4_r8, &
-    4.7078495219130336_r8, 3.86753823436020758_r8, 1.26511071691148964_r8, 2.10585812761481454e-1_r8, &
-    1.88865951668046304e-2_r8, 8.87608624473932801e-4_r8, 1.94629464459907849e-5_r8, 1.4530658622816061e-7_r8], &
-    [degree + 1, 3])
-  real(r8), parameter :: below(0:degree, 3) = reshape([ &
-    1.0_r8, 1.05660482574653389e+1_r8, 4.28397762206943056e+1_r8, 8.39295140705745411e+1_r8, &
-    8.23524202630533286e+1_r8, 3.80574531676874765e+1_r8, 6.93429099739403136_r8, 3.14364700974637629e-1_r8, &
-    1.0_r8, 2.0541395145921321_r8, 1.67813087364449346_r8, 6.90928011029477258e-1_r8, &
-    1.48438130116458996e-1_r8, 1.52375273918214764e-2_r8, 5.4891571920508016e-4_r8, 1.05018645509004663e-9_r8, &
-    1.0_r8, 6.00694356612389746e-1_r8, 1.37386885956756189e-1_r8, 1.49637316109913976e-2_r8, &
-    7.944260748174704e-4_r8, 1.87367754012687381e-5_r8, 1.45305610257343846e-7_r8, 2.17353345581520209e-15_r8], &
-    [degree + 1, 3])
-  real(r8), parameter :: origin(3) = [0.7225_r8, -1.6_r8, -5._r8], direction(3) = [-1._r8, 1._r8, 1._r8]
+  ! g by interval: numerator and denominator in r - start. Of one sign each: nothing cancels.
+  real(r8), parameter :: above(0:7, 2*num_intervals) = reshape([ &
+    0.652627878363328259_r8, 2.5329318577596374_r8, 4.12423572873364739_r8, 3.92233148460661939_r8, &
+    2.48399690900521412_r8, 1.03098736170526848_r8, 0.267636916070181062_r8, 0.0331952166886012906_r8, &
+    3.48483600584229703_r8, 7.43623321976787265_r8, 6.73743616804731108_r8, 3.32750882456085475_r8, &
+    0.946953001144748671_r8, 0.148944624228632036_r8, 0.0110705246709265738_r8, 2.67384824192440221e-4_r8, &
+    14.2621410619195571_r8, 9.56017376292349373_r8, 2.55786361680700606_r8, 0.345598225369205278_r8, &
+    0.024576104260961434_r8, 8.72871604508980632e-4_r8, 1.32553732162094878e-5_r8, 5.86844019177230447e-8_r8, &
+    -2.5515197014557034_r8, -12.0986036183798575_r8, -20.9441337712305169_r8, -17.4852159900765071_r8, &
+    -8.17712302283318329_r8, -2.38320850840854655_r8, -0.382928140567344375_r8, -0.0211826143009618097_r8, &
+    0.609822916486144041_r8, 2.45679716948970259_r8, 4.11574480219399555_r8, 3.89946399790759558_r8, &
+    2.3544745556016485_r8, 0.901814880447755026_r8, 0.205666144996021671_r8, 0.0212209997132568728_r8, &
+    2.99414454787908644_r8, 6.20521558617574669_r8, 5.40257534416897851_r8, 2.54003602871628578_r8, &
+    0.684105210436299106_r8, 0.101990467490638088_r8, 7.31871505536308559e-3_r8, 1.76965431750278308e-4_r8, &
+    11.6495806417216096_r8, 7.65965753695029867_r8, 2.01342789906958025_r8, 0.268213889795671901_r8, &
+    0.0189349329696163313_r8, 6.76289063878865904e-4_r8, 1.05814403082066643e-5_r8, 5.06609120128894703e-8_r8, &
+    -1.8405384137947155_r8, -8.49120875654666065_r8, -15.1222776119710055_r8, -13.2249542650062163_r8, &
+    -6.11471211192939762_r8, -1.55653063610534764_r8, -0.198891922212711466_r8, -8.70532778139144862e-3_r8], &
+    [8, 2*num_intervals])
+  real(r8), parameter :: below(0:6, 2*num_intervals) = reshape([ &
+    1.0_r8, 1.6113093878262401_r8, 1.60577780960655078_r8, 0.991500505425468538_r8, &
+    0.411877538062128147_r8, 0.105012894741676797_r8, 0.0133006908191357895_r8, &
+    1.0_r8, 1.44760244426452628_r8, 0.909610846082884363_r8, 0.302297523352292446_r8, &
+    0.0532489248895566666_r8, 4.2709903969898079e-3_r8, 1.07217052147357288e-4_r8, &
+    1.0_r8, 0.49350280867042996_r8, 0.0921971250998803153_r8, 7.98874739001506975e-3_r8, &
+    3.1967467641846615e-4_r8, 5.17713554610552414e-6_r8, 2.35324134779831219e-8_r8, &
+    1.0_r8, 3.62318149566796652_r8, 4.2157297649964296_r8, 2.32498336611621778_r8, &
+    0.766644515312785921_r8, 0.141325546181698404_r8, 8.49270853370673838e-3_r8, &
+    1.0_r8, 1.84791916819953417_r8, 1.85057177656566805_r8, 1.12390321330558188_r8, &
+    0.435893723833295796_r8, 0.0999426181310267109_r8, 0.0106339089720132606_r8, &
+    1.0_r8, 1.42110823782012796_r8, 0.857905817936227804_r8, 0.271286840872358026_r8, &
+    0.045368532817741142_r8, 3.51991877424640736e-3_r8, 8.87425278681090854e-5_r8, &
+    1.0_r8, 0.484302429338616424_r8, 0.0890856878567030058_r8, 7.65752805141145087e-3_r8, &
+    3.08302212854665253e-4_r8, 5.15404904804614059e-6_r8, 2.54059247563229828e-8_r8, &
+    1.0_r8, 3.40628913810451767_r8, 4.14052042693178557_r8, 2.30335626572973625_r8, &
+    0.664605617317200994_r8, 0.0939903253767362229_r8, 4.36508202705555761e-3_r8], &
+    [7, 2*num_intervals])
+
+  real(r8), parameter :: ln_2 = log(2._r8)
+  integer(int64), parameter :: infinity = shiftl(2047_int64, 52), quiet_nan = shiftl(4095_int64, 51)  !! their bits
 
 contains
 
-  !> fm of every mode of one point. 0 and 1 give 0 and 1; so do numbers beyond them; NaN gives NaN.
-  pure recursive subroutine mass_from_number(fn, fm)
-    real(r8), intent(in) :: fn(num_modes)    !! activated fraction of number, 1
-    real(r8), intent(out) :: fm(num_modes)   !! activated fraction of mass, 1
-    real(r8), dimension(num_modes) :: f, p, x, r, t, factor, z
-    integer :: interval(num_modes), m
+  !> fm of every mode of `n` points. 0 and 1 give 0 and 1; so do numbers beyond them; NaN gives NaN.
+  pure recursive subroutine mass_from_number(n, fn, fm)
+    integer, intent(in) :: n                   !! points
+    real(r8), intent(in) :: fn(n*num_modes)    !! activated fraction of number, 1; (n, num_modes)
+    real(r8), intent(inout) :: fm(n*num_modes) !! activated fraction of mass, 1; (n, num_modes)
+    real(r8), dimension(at_once) :: f, p, r, numerator, denominator, base, direction
+    real(r8) :: t, t2, t4, x
+    integer :: before, num, m, i, k
 
-    ! Loops over modes that are not unrolled, so that gfortran takes log and erfc from libmvec, two modes at a time.
-    !GCC$ unroll 1
-    do m = 1, num_modes
-      f(m) = merge(0.5_r8, fn(m), is_nan(fn(m)))  ! comparing a NaN would trap
-      p(m) = min(max(min(f(m), 1._r8 - f(m)), negligible), 0.5_r8)
-      r(m) = sqrt(-log(p(m)))
-    end do
-    do m = 1, num_modes
-      x(m) = 1._r8 - 2._r8*p(m)
-      if (p(m) > tail) then
-        interval(m) = 1
-        t(m) = x(m)*x(m)
-        factor(m) = x(m)
-      else
-        interval(m) = merge(3, 2, r(m) > far)
-        t(m) = r(m)
-        factor(m) = 1._r8
-      end if
-      t(m) = origin(interval(m)) + direction(interval(m))*t(m)
-      z(m) = factor(m)*rational(t(m), above(:, interval(m)), below(:, interval(m)))
-    end do
-    !GCC$ unroll 1
-    do m = 1, num_modes
-      z(m) = merge(-z(m), z(m), f(m) > 0.5_r8)
-      fm(m) = 0.5_r8*erfc(z(m) - mass_shift(m))
-    end do
-    do m = 1, num_modes
-      if (is_nan(fn(m))) then
-        fm(m) = fn(m)
-      else if (fn(m) >= 1._r8) then
-        fm(m) = 1._r8
-      else if (fn(m) < negligible) then
-        fm(m) = max(fn(m), 0._r8)
-      end if
+    do before = 0, n*num_modes - 1, at_once
+      num = min(at_once, n*num_modes - before)
+      do i = 1, num
+        x = fn(before + i)
+        f(i) = transfer(iand(transfer(x, 0_int64), not(ones_if_nan(x))), x)  ! 0 for NaN, comparing which would trap
+        p(i) = max(min(f(i), 1._r8 - f(i)), 0._r8)
+        r(i) = sqrt(minus_log(max(p(i), negligible)))
+      end do
+      do m = before/n + 1, (before + num - 1)/n + 1
+        ! Each with its own coefficients: gfortran would vectorise it all the same, and make it slower.
+        !GCC$ novector
+        do i = max((m - 1)*n - before, 0) + 1, min(m*n - before, num)
+          if (f(i) > 0.5_r8) then
+            k = upper
+            base(i) = 1._r8
+            direction(i) = -1._r8
+          else
+            k = 1
+            if (r(i) > start(2)) k = 2
+            if (r(i) > start(3)) k = 3
+            base(i) = 0._r8
+            direction(i) = 1._r8
+          end if
+          t = r(i) - start(k)
+          t2 = t*t
+          t4 = t2*t2
+          k = first_interval(m) + k
+          numerator(i) = ((above(0, k) + above(1, k)*t) + (above(2, k) + above(3, k)*t)*t2) &
+            + ((above(4, k) + above(5, k)*t) + (above(6, k) + above(7, k)*t)*t2)*t4
+          denominator(i) = ((1._r8 + below(1, k)*t) + (below(2, k) + below(3, k)*t)*t2) &
+            + ((below(4, k) + below(5, k)*t) + below(6, k)*t2)*t4
+        end do
+      end do
+      do i = 1, num
+        x = base(i) + direction(i)*p(i)*exponential(numerator(i)/denominator(i))
+        fm(before + i) = transfer(ior(transfer(x, 0_int64), iand(ones_if_nan(fn(before + i)), quiet_nan)), x)
+      end do
     end do
   end subroutine mass_from_number
 
-  pure real(r8) function rational(t, a, b)
-    real(r8), intent(in) :: t, a(0:degree), b(0:degree)
-    real(r8) :: numerator, denominator
-    integer :: k
+  !> All bits where x is NaN, whose bits without the sign are a number above those of infinity; else none. (is_nan of
+  !! aerosol_activation_nan would be a call for each.)
+  elemental integer(int64) function ones_if_nan(x)
+    real(r8), intent(in) :: x
 
-    numerator = a(degree)
-    denominator = b(degree)
-    do k = degree - 1, 0, -1
-      numerator = numerator*t + a(k)
-      denominator = denominator*t + b(k)
-    end do
-    rational = numerator/denominator
-  end function rational
+    ones_if_nan = -shiftr(infinity - iand(transfer(x, infinity), huge(infinity)), 63)
+  end function ones_if_nan
+
+  !> -ln(x) for normal positive x. With x = 2^k m and m from sqrt(1/2) to sqrt(2), ln(m) = 2 artanh(s), s = (m - 1)/(m + 1).
+  elemental real(r8) function minus_log(x)
+    real(r8), intent(in) :: x
+    real(r8), parameter :: c(0:5) = [0.6666666666658508626_r8, 0.400000000530689531_r8, 0.2857141702490349726_r8, &
+      0.2222337800147761911_r8, 0.1812346477314016503_r8, 0.1682171972421331678_r8]
+    ! The bits of a number, as an integer, are its exponent (2^52 a step) and fraction.
+    integer(int64), parameter :: bits_of_1 = transfer(1._r8, 0_int64), bits_of_root = transfer(sqrt(0.5_r8), 0_int64)
+    integer(int64), parameter :: bits_of_2_52 = transfer(2._r8**52, 0_int64), fraction = 2_int64**52 - 1
+    real(r8), parameter :: bias = 2._r8**52 + 1023._r8
+    integer(int64) :: bits
+    real(r8) :: k, m, s, z, z2
+
+    bits = transfer(x, bits) + (bits_of_1 - bits_of_root)
+    k = transfer(ior(shiftr(bits, 52), bits_of_2_52), k) - bias
+    m = transfer(iand(bits, fraction) + bits_of_root, m)
+    s = (m - 1._r8)/(m + 1._r8)
+    z = s*s
+    z2 = z*z
+    minus_log = -(k*ln_2 + (2._r8*s + s*z*(((c(0) + c(1)*z) + (c(2) + c(3)*z)*z2) + (c(4) + c(5)*z)*(z2*z2))))
+  end function minus_log
+
+  !> exp(x) for -700 < x < 700: 2^k exp(t), |t| at most ln(2)/2.
+  elemental real(r8) function exponential(x)
+    real(r8), intent(in) :: x
+    real(r8), parameter :: c(0:8) = [0.5000000000000013292_r8, 0.1666666666660824391_r8, 4.166666666651178115e-2_r8, &
+      8.333333372232658998e-3_r8, 1.38888889478195831e-3_r8, 1.984118351537089012e-4_r8, 2.480148921473699895e-5_r8, &
+      2.763567374099253946e-6_r8, 2.763151270561002384e-7_r8]
+    ! Added, it leaves the nearest integer in the last bits. It is taken away again as another number, by way of the bits,
+    ! for a compiler with "fast math" would leave out both.
+    real(r8), parameter :: rounds = 1.5_r8*2._r8**52, other = 1.25_r8*2._r8**52
+    integer(int64), parameter :: to_other = transfer(other, 0_int64) - transfer(rounds, 0_int64)
+    real(r8) :: t, t2, t4, y
+    integer(int64) :: bits
+
+    bits = transfer(x*(1._r8/ln_2) + rounds, bits)
+    t = x - (transfer(bits + to_other, t) - other)*ln_2
+    t2 = t*t
+    t4 = t2*t2
+    y = ((c(0) + c(1)*t) + (c(2) + c(3)*t)*t2) + ((c(4) + c(5)*t) + (c(6) + c(7)*t)*t2)*t4 + c(8)*(t4*t4)
+    y = 1._r8 + (t + t2*y)
+    exponential = transfer(transfer(y, bits) + shiftl(bits, 52), y)
+  end function exponential
 end module aerosol_activation_mass

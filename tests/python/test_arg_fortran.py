@@ -326,6 +326,14 @@ def test_the_fortran_head_refuses_constants_that_are_not_its_own(library, text):
     assert (fn == -7.0).all()
 
 
+def mass_from_number(library, fn):
+    """fm of all points at once, (N, 4)."""
+    number = np.asfortranarray(fn, np.float64)
+    fm = np.full_like(number, -7.0)
+    library.c_mass_from_number(len(number), pointer(number), pointer(fm))
+    return fm
+
+
 def test_mass_from_number_is_the_lognormals_at_both_ends(library):
     from scipy.special import ndtr, ndtri
 
@@ -335,37 +343,44 @@ def test_mass_from_number_is_the_lognormals_at_both_ends(library):
     for mode, sigma in enumerate((1.8, 1.6, 1.8, 1.6)):
         number = np.tile(rng.random(fn.size)[:, None], (1, 4))
         number[:, mode] = fn
-        fm = np.empty_like(number)
-        library.c_mass_from_number(fn.size, pointer(number), pointer(fm))
-        fm, want = fm[:, mode], ndtr(ndtri(fn) + 3.0 * np.log(sigma))
-        np.testing.assert_allclose(fm[:3000], want[:3000], rtol=1e-12)  # z to 2e-16, up to 2 z^2 times as large
+        fm, want = mass_from_number(library, number)[:, mode], ndtr(ndtri(fn) + 3.0 * np.log(sigma))
+        np.testing.assert_allclose(
+            fm[:3000], want[:3000], rtol=1e-12
+        )  # scipy: an error of x is up to x^2 times as large
         np.testing.assert_allclose(fm[:-1], want[:-1], rtol=0, atol=16 * EPS)
         assert fm[-1] < 1e-200
-    ends = np.array([np.nan, -0.1, 1.1, 0.5])
-    fm = np.empty(4)
-    library.c_mass_from_number(1, pointer(ends), pointer(fm))
-    assert np.isnan(fm[0])
-    assert fm[1:3].tolist() == [0.0, 1.0]
+    ends = mass_from_number(library, [[np.nan, -0.1, 1.1, 0.5]])[0]
+    assert np.isnan(ends[0])
+    assert ends[1:3].tolist() == [0.0, 1.0]
 
 
 def test_mass_from_number_is_continuous_where_its_formulas_meet(library):
     from scipy.special import ndtr, ndtri
 
-    for edge in (0.076, np.exp(-25.0), 0.5, 1.0 - 0.076):
-        fn = edge * (1.0 + np.arange(-50, 50) * 1e-15)
-        number, fm = np.tile(fn[:, None], (1, 4)), np.empty((100, 4))
-        library.c_mass_from_number(100, pointer(number), pointer(fm))
-        want = ndtr(ndtri(number) + 3.0 * np.log([1.8, 1.6, 1.8, 1.6]))
-        np.testing.assert_allclose(fm, want, rtol=1e-13)  # 2 z^2 = 50 roundings, here and in scipy
+    for edge in (np.exp(-(2.2**2)), np.exp(-(6.5**2)), 0.5):
+        fn = np.tile(edge * (1.0 + np.arange(-50, 50)[:, None] * 1e-15), (1, 4))
+        want = ndtr(ndtri(fn) + 3.0 * np.log([1.8, 1.6, 1.8, 1.6]))
+        np.testing.assert_allclose(mass_from_number(library, fn), want, rtol=1e-13)  # x^2 = 80 roundings, in scipy
+
+
+def test_bits_of_a_mass_fraction_do_not_depend_on_its_neighbours(library):
+    rng = np.random.default_rng(7)
+    fn = np.concatenate(
+        [10.0 ** rng.uniform(-30, 0, (60, 4)), rng.random((60, 4)), 1.0 - 10.0 ** rng.uniform(-9, 0, (60, 4))]
+    )
+    rng.shuffle(fn)
+    whole = mass_from_number(library, fn)
+    for size in (1, 2, 3, 32, 33, 100):  # 32: as many as are taken at once
+        parts = np.concatenate([mass_from_number(library, fn[k : k + size]) for k in range(0, len(fn), size)])
+        assert np.array_equal(parts, whole), size
 
 
 def test_no_fn_raises_what_hosts_trap_on_its_way_to_fm(library):
     rng = np.random.default_rng(6)
     fn = np.concatenate([10.0 ** rng.uniform(-320, 0, 2000), 1.0 - 10.0 ** rng.uniform(-17, 0, 2000)])
     fn = np.concatenate([fn, [0.0, 1.0, -1.0, 2.0, 5e-324, -1e300, 1e300, np.nan]]).reshape(-1, 4)
-    fm = np.empty_like(fn)
     libm = ctypes.CDLL("libm.so.6")
     libm.feclearexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW)
-    library.c_mass_from_number(len(fn), pointer(fn), pointer(fm))
+    fm = mass_from_number(library, fn)
     assert libm.fetestexcept(FE_INVALID | FE_DIVBYZERO | FE_OVERFLOW) == 0
     assert ((fm >= 0) & (fm <= 1)).ravel()[:-1].all()

@@ -89,12 +89,9 @@ contains
 
   subroutine c_mass_from_number(n, fn, fm) bind(c)
     integer(c_int), value :: n
-    real(c_double), intent(in) :: fn(4, n)
-    real(c_double), intent(out) :: fm(4, n)
-    integer :: i
+    real(c_double), intent(in) :: fn(n, 4)
+    real(c_double), intent(out) :: fm(n, 4)
 
-    do i = 1, n
-      call mass_from_number(fn(:, i), fm(:, i))
-    end do
+    call mass_from_number(n, fn, fm)
   end subroutine c_mass_from_number
 end module activation_c

@@ -159,7 +159,7 @@ contains
     integer :: i
 
     do i = 1, n
-      call mass_from_number(fn(:, i), fm(:, i))
+      call mass_from_number(1, fn(:, i), fm(:, i))
     end do
   end subroutine c_mass
 
