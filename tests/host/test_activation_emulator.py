@@ -30,17 +30,17 @@ def models(tmp_path_factory):
     return folder
 
 
-def built(build_type):
-    """Path of the library, built as the hosts are; Debug checks bounds and starts every real from signalling NaN."""
+def built(build_type, target="activation_emulator_c", product="libactivation_emulator_c.so"):
+    """Path of the product, built as the hosts are; Debug checks bounds and starts every real from signalling NaN."""
     build = REPOSITORY / "build" / f"host-{build_type.lower()}"
     options = [f"-DCMAKE_BUILD_TYPE={build_type}", "-DLIBEMULATOR_EXAMPLES=ON", "-DLIBEMULATOR_TESTS=OFF"]
     for command in (
         ["cmake", "-S", str(REPOSITORY), "-B", str(build), *options],
-        ["cmake", "--build", str(build), "--target", "activation_emulator_c", "--parallel", "2"],
+        ["cmake", "--build", str(build), "--target", target, "--parallel", "2"],
     ):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-    return next(build.rglob("libactivation_emulator_c.so"))
+    return next(build.rglob(product))
 
 
 def engine():
@@ -135,6 +135,28 @@ def test_bits_do_not_depend_on_batch_position_or_routine(dropin, handle):
     order = np.random.default_rng(0).permutation(300)
     mixed = dropin.batched(handle, states[order])
     assert all(np.array_equal(a, b[order]) for a, b in zip(mixed.arrays(), whole.arrays(), strict=True))
+
+
+@pytest.mark.parametrize("build_type", ["Release", "Debug"])
+def test_no_call_allocates_memory_after_a_threads_first(build_type, models):
+    program = built(build_type, "activation_allocations", "activation_allocations")
+    networks = [str(models / f"{name}.onnx") for name in ("direct", "ln_smax")]
+    done = subprocess.run([program, *networks], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        scheme, *allocations = line.split(",")[0].split()
+        assert allocations == ["0"] * 5, (
+            lines
+        )  # batches of 100 and 7, both forms of single points, and a batch of no extras
+        early_returns, num_calls = int(line.split("early ")[1]), 207
+        assert 5 <= early_returns <= 20
+        if scheme != "arg":
+            emulated, fallbacks = (int(line.split(f"{name} ")[1].split(",")[0]) for name in ("emulated", "fallbacks"))
+            assert emulated > 50
+            assert fallbacks > 20
+            assert emulated + fallbacks + early_returns == num_calls
 
 
 def test_only_the_first_ncol_points_are_touched(dropin):
