@@ -196,9 +196,9 @@ def test_every_experiment_runs_valid_searches(machine, monkeypatch):
     for path in configs:
         config = Config.from_dict(tomllib.loads(path.read_text()))
         assert 0.0 < config.data.test_fraction < 1.0 and config.data.path == str(machine.data)
-    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 4 + 5
+    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 3 + 4
     retrained = [tomllib.loads(path.read_text()) for path in configs if path.stem == "retrained"]
-    assert [t["step2"]["learning_rate_schedule"] for t in retrained] == ["cosine"] * 5
+    assert [t["step2"]["learning_rate_schedule"] for t in retrained] == ["cosine"] * 4
     assert {"hpo.plan", "emulator.export"} <= {w[0] for w in ran}
 
 
