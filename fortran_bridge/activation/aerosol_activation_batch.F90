@@ -250,7 +250,8 @@ contains
     logical, intent(in), optional :: needs_first_mode  !! nothing activates where mode 1 is empty; default: yes
     character(len=:), allocatable :: message
     real(r8) :: states(block*num_state), results(block*num_results), work(block*num_work), y(block*max_outputs)
-    integer :: points(block), first, last, num_points, i, m
+    integer :: points(block)  !! of the block
+    integer :: first, last, num_points, i
     logical :: is_outside(block), is_active, asks_first_mode
 
     stat = err_argument
@@ -277,7 +278,7 @@ contains
         if (w(i) <= 0._r8 .and. .not. is_nan(w(i))) cycle
         if (asks_first_mode .and. na(i, 1) < negligible_number .and. .not. is_nan(na(i, 1))) cycle
         num_points = num_points + 1
-        points(num_points) = i
+        points(num_points) = i - first + 1
       end do
       if (num_points < last - first + 1) call zero(first, last)
       if (num_points > 0) call gathered(num_points, states, results)
@@ -287,11 +288,6 @@ contains
       end if
       if (present(counters)) counters%early_returns = counters%early_returns + (last - first + 1 - num_points)
     end do
-    do m = 1, nmode
-      if (present(fluxn)) fluxn(:ncol, m) = fn(:ncol, m)*max(w(:ncol), 0._r8)
-      if (present(fluxm)) fluxm(:ncol, m) = fm(:ncol, m)*max(w(:ncol), 0._r8)
-    end do
-
   contains
 
     subroutine zero(from, to)
@@ -299,6 +295,8 @@ contains
 
       fn(from:to, :) = 0._r8
       fm(from:to, :) = 0._r8
+      if (present(fluxn)) fluxn(from:to, :) = 0._r8
+      if (present(fluxm)) fluxm(from:to, :) = 0._r8
       if (present(flux_fullact)) flux_fullact(from:to) = 0._r8
       if (present(fn_difference)) fn_difference(from:to, :) = 0._r8
       if (present(fm_difference)) fm_difference(from:to, :) = 0._r8
@@ -308,26 +306,20 @@ contains
     subroutine gathered(n, state, results)
       integer, intent(in) :: n
       real(r8), intent(inout) :: state(n, num_state), results(n, num_results)
-      integer :: j, k
+      integer :: k
 
-      do j = 1, n
-        state(j, w_at) = w(points(j))
-        state(j, tair_at) = tair(points(j))
-        state(j, rhoair_at) = rhoair(points(j))
-      end do
+      call pick(n, points, w(first:last), state(:, w_at))
+      call pick(n, points, tair(first:last), state(:, tair_at))
+      call pick(n, points, rhoair(first:last), state(:, rhoair_at))
       if (present(rh)) then
-        do j = 1, n
-          state(j, rh_in) = rh(points(j))
-        end do
+        call pick(n, points, rh(first:last), state(:, rh_in))
       else
         state(:, rh_in) = self%settings%rh_if_absent
       end if
       do k = 1, nmode
-        do j = 1, n
-          state(j, na_at + k) = na(points(j), k)
-          state(j, volume_at + k) = volume(points(j), k)
-          state(j, hygro_at + k) = hygro(points(j), k)
-        end do
+        call pick(n, points, na(first:last, k), state(:, na_at + k))
+        call pick(n, points, volume(first:last, k), state(:, volume_at + k))
+        call pick(n, points, hygro(first:last, k), state(:, hygro_at + k))
       end do
       do k = nmode + 1, num_modes
         state(:, na_at + k) = 0._r8
@@ -339,22 +331,14 @@ contains
         smax_prescribed, counters)
       if (stat /= 0) return
       do k = 1, nmode
-        do j = 1, n
-          fn(points(j), k) = results(j, fn_at + k)
-          fm(points(j), k) = results(j, fm_at + k)
-        end do
+        call put(n, points, results(:, fn_at + k), fn(first:last, k))
+        call put(n, points, results(:, fm_at + k), fm(first:last, k))
+        if (present(fluxn)) call put_flux(n, points, state(:, w_at), results(:, fn_at + k), fluxn(first:last, k))
+        if (present(fluxm)) call put_flux(n, points, state(:, w_at), results(:, fm_at + k), fluxm(first:last, k))
+        if (present(fn_difference)) call put(n, points, results(:, fn_difference_at + k), fn_difference(first:last, k))
+        if (present(fm_difference)) call put(n, points, results(:, fm_difference_at + k), fm_difference(first:last, k))
       end do
-      if (present(fn_difference)) then
-        do k = 1, nmode
-          fn_difference(points(:n), k) = results(:, fn_difference_at + k)
-        end do
-      end if
-      if (present(fm_difference)) then
-        do k = 1, nmode
-          fm_difference(points(:n), k) = results(:, fm_difference_at + k)
-        end do
-      end if
-      if (present(flux_fullact)) flux_fullact(points(:n)) = state(:, w_at)
+      if (present(flux_fullact)) call put(n, points, state(:, w_at), flux_fullact(first:last))
     end subroutine gathered
 
     subroutine fail(from)
@@ -375,6 +359,56 @@ contains
       if (present(errmsg)) errmsg = message
     end subroutine fail
   end subroutine activate
+
+  !> Points of a block, side by side; all of them, as they stand, where there are n.
+  pure subroutine pick(n, points, from, to)
+    integer, intent(in) :: n, points(n)
+    real(r8), intent(in), contiguous :: from(:)
+    real(r8), intent(inout) :: to(n)
+    integer :: j
+
+    if (n == size(from)) then
+      to = from
+    else
+      do j = 1, n
+        to(j) = from(points(j))
+      end do
+    end if
+  end subroutine pick
+
+  !> And back.
+  pure subroutine put(n, points, from, to)
+    integer, intent(in) :: n, points(n)
+    real(r8), intent(in) :: from(n)
+    real(r8), intent(inout), contiguous :: to(:)
+    integer :: j
+
+    if (n == size(to)) then
+      to = from
+    else
+      do j = 1, n
+        to(points(j)) = from(j)
+      end do
+    end if
+  end subroutine put
+
+  !> The flux of a fraction into cloud, m s-1.
+  pure subroutine put_flux(n, points, w, fraction, to)
+    integer, intent(in) :: n, points(n)
+    real(r8), intent(in) :: w(n), fraction(n)  !! m s-1 and 1
+    real(r8), intent(inout), contiguous :: to(:)
+    integer :: j
+
+    if (n == size(to)) then
+      do j = 1, n
+        to(j) = fraction(j)*w(j)
+      end do
+    else
+      do j = 1, n
+        to(points(j)) = fraction(j)*w(j)
+      end do
+    end if
+  end subroutine put_flux
 
   function no_such_modes(nmode) result(message)
     integer, intent(in) :: nmode
