@@ -12,6 +12,7 @@ from hpo.errors import Interrupted, SearchError
 _NAMES = {
     "projects": "(a) and (b): the paper's projects at p = 1 ... 0.005, rank groups, and the luck of seeds",
     "algorithms": "(c): random, TPE, ASHA, Hyperband, BOHB and subset rungs",
+    "training": "(c): the same algorithms where optimizer, learning rate, batch size and activation are searched too",
     "sizes": "(d): the projects on 5, 20 and 80 % of the samples",
     "light": "(e): how small a network can be, and its nanoseconds",
     "plan": "what hpo.plan recommends, run and held against the full search",
@@ -57,11 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             path = args.out / f"{name}.md"
             path.write_text(text, encoding="utf-8")
             print(f"\n{path}\n\n{text}")
-        if args.name == "algorithms":
+        if args.name in searches.ALGORITHM_SPACES:
             from hpo import compare, compare_figure
 
-            path = args.out / "algorithms.png"
-            compare_figure.draw(path, tables.read_algorithms(machine), compare.COSTS["flop"])
+            path = args.out / f"{args.name}.png"
+            compare_figure.draw(path, tables.read_algorithms(machine, args.name), compare.COSTS["flop"])
             print(path)
     except SearchError as error:
         print(f"hpo.experiments: {error}", file=sys.stderr)

@@ -19,6 +19,7 @@ SIZES = (0.05, 0.2, 0.8)  # parts of the samples that experiment (d) takes for a
 SEEDS = (1, 2, 3)
 PLAN_SEEDS = (1, 2, 3, 4)
 MOST_COST = 0.1  # of the search that is planned, as a part of the full one
+ALGORITHM_SPACES = {"algorithms": "projects.toml", "training": "training.toml"}  # of experiment (c)
 _ALGORITHM_SUBSET, _ALGORITHM_TOP = 0.25, 5
 
 
@@ -117,19 +118,33 @@ def sizes(machine: Machine) -> None:
 
 def algorithms(machine: Machine) -> None:
     """Experiment (c): several algorithms on the same subset, with several seeds."""
-    tables = tomllib.loads((HERE / "algorithms.toml").read_text(encoding="utf-8"))
+    _each_algorithm(machine, "algorithms")
+
+
+def training(machine: Machine) -> None:
+    """Experiment (c) where how networks are trained is searched too."""
+    _each_algorithm(machine, "training")
+
+
+def _each_algorithm(machine: Machine, experiment: str) -> None:
     for seed in SEEDS:
-        for name, search_table in tables.items():
+        for name, search_table in _algorithm_tables().items():
             wanted = {"p_subset": _ALGORITHM_SUBSET, "top": _ALGORITHM_TOP, "seed": seed} | search_table
-            search(machine, algorithm(machine, name, seed), settings(machine, "projects.toml", **wanted))
+            folder = algorithm(machine, name, seed, experiment)
+            search(machine, folder, settings(machine, ALGORITHM_SPACES[experiment], **wanted))
 
 
-def algorithm(machine: Machine, name: str, seed: int) -> Path:
-    return machine.out / "algorithms" / f"{name}-{seed}"
+def algorithm(machine: Machine, name: str, seed: int, experiment: str = "algorithms") -> Path:
+    """Folder of one search of experiment (c)."""
+    return machine.out / experiment / f"{name}-{seed}"
 
 
 def algorithm_names() -> list[str]:
-    return list(tomllib.loads((HERE / "algorithms.toml").read_text(encoding="utf-8")))
+    return list(_algorithm_tables())
+
+
+def _algorithm_tables() -> dict:
+    return tomllib.loads((HERE / "algorithms.toml").read_text(encoding="utf-8"))
 
 
 def light(machine: Machine) -> None:

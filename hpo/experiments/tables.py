@@ -184,7 +184,7 @@ def sizes_table(machine: Machine) -> str:
     return markdown(head, rows)
 
 
-def read_algorithms(machine: Machine, step: int = 2) -> list[compare.Group]:
+def read_algorithms(machine: Machine, experiment: str = "algorithms", step: int = 2) -> list[compare.Group]:
     """The finished searches of experiment (c) and their arithmetic, by algorithm; step as in `hpo.compare.spent`.
 
     Raises
@@ -195,23 +195,28 @@ def read_algorithms(machine: Machine, step: int = 2) -> list[compare.Group]:
     studies, names = [], []
     for name in algorithm_names():
         for seed in SEEDS:
-            folder = algorithm(machine, name, seed)
+            folder = algorithm(machine, name, seed, experiment)
             if Study(folder).description is not None and Study(folder).records(2, curves=False):
                 studies.append(compare.spent(folder, "flop", step=step))
                 names.append(name)
     if not studies:
-        raise SearchError("no algorithm has finished; run `python -m hpo.experiments algorithms`")
+        raise SearchError(f"no algorithm has finished; run `python -m hpo.experiments {experiment}`")
     return compare.grouped(studies, names)
 
 
-def algorithms_table(machine: Machine) -> str:
+def training_table(machine: Machine) -> str:
+    """As `algorithms_table`, in the space that has the training in it."""
+    return algorithms_table(machine, "training")
+
+
+def algorithms_table(machine: Machine, experiment: str = "algorithms") -> str:
     """Experiment (c): after both steps, and in step 1 alone at equal cost."""
-    final = read_algorithms(machine)
+    final = read_algorithms(machine, experiment)
     sizes = {
         g.name: [r["num_parameters"] for s in g.studies for r in Study(s.folder).records(1, curves=False)]
         for g in final
     }
-    subset = {r.name: r for r in compare.rows(read_algorithms(machine, step=1))}
+    subset = {r.name: r for r in compare.rows(read_algorithms(machine, experiment, step=1))}
     rows = []
     for r in compare.rows(final):
         s = subset[r.name]

@@ -73,17 +73,18 @@ def test_a_missing_project_on_all_the_data_is_named(machine):
         tables.read_projects(machine)
 
 
-def test_algorithms_are_compared_by_their_best_errors_and_what_their_configurations_cost(machine):
+@pytest.mark.parametrize("experiment", searches.ALGORITHM_SPACES)
+def test_algorithms_are_compared_by_their_best_errors_and_what_their_configurations_cost(machine, experiment):
     for name, error, size in (("random", 1e-3, 100), ("tpe", 2e-3, 300)):
         for seed in (1, 2):
             config = make_config(p_subset=0.25, trials=2, top=1, seed=seed)
-            folder = searches.algorithm(machine, name, seed)
+            folder = searches.algorithm(machine, name, seed, experiment)
             describe(folder, config)
             for t in range(2):
                 known = {"validation_mse": error * (1 + t) * seed, "num_parameters": size, "hidden": [size]}
                 append(folder, "w", make_record(config, t) | known)
             append(folder, "w", make_record(config, 0, step=2) | known | {"validation_mse": error * seed / 10})
-    head, _, *rows = cells(tables.algorithms_table(machine))
+    head, _, *rows = cells(getattr(tables, f"{experiment}_table")(machine))
     random, tpe = (dict(zip(head, row, strict=True)) for row in rows)
     assert (random["algorithm"], tpe["algorithm"]) == ("random", "tpe"), "best first"
     assert (random["seeds"], random["configurations"], tpe["their parameters, mean"]) == ("2", "2", "300")
@@ -91,8 +92,8 @@ def test_algorithms_are_compared_by_their_best_errors_and_what_their_configurati
     # three inputs, one output: 2 * 6 epochs * (400 * (3 * 4 - 3) + 100 * 4) * width, twice
     assert random["step 1 [TFLOP]"].startswith(f"{2 * 12 * 4000 * 100 / 1e12:.3g}")
     assert tpe["the same at equal cost"] == "-", "for what both of random's cost it has none"
-    assert command.main(["algorithms", "--tables-only", "--out", str(machine.out)]) == 0
-    assert {p.name for p in machine.out.glob("algorithms.*")} == {"algorithms.md", "algorithms.png"}
+    assert command.main([experiment, "--tables-only", "--out", str(machine.out)]) == 0
+    assert {p.name for p in machine.out.glob("*.*")} == {f"{experiment}.md", f"{experiment}.png"}
 
 
 def test_the_lightest_networks_are_sought_within_factors_of_the_best_error(machine):
@@ -196,7 +197,8 @@ def test_every_experiment_runs_valid_searches(machine, monkeypatch):
     for path in configs:
         config = Config.from_dict(tomllib.loads(path.read_text()))
         assert 0.0 < config.data.test_fraction < 1.0 and config.data.path == str(machine.data)
-    assert len(configs) == len(searches.PARTS) * len(searches.SIZES) + 3 * len(searches.algorithm_names()) + 1 + 3 + 4
+    spaces = len(searches.PARTS) * len(searches.SIZES) + 2 * 3 * len(searches.algorithm_names()) + 1
+    assert len(configs) == spaces + 3 + 4
     retrained = [tomllib.loads(path.read_text()) for path in configs if path.stem == "retrained"]
     assert [t["step2"]["learning_rate_schedule"] for t in retrained] == ["cosine"] * 4
     assert {"hpo.plan", "emulator.export"} <= {w[0] for w in ran}
