@@ -15,6 +15,7 @@ _WORTH = 0.1
 _NEAR = 1.1  # errors within 10 % of the best are as good
 _MANY = 0.5
 _BEST = 5
+_FALLS_TO_THE_END = ("cosine", "exponential", "one_cycle")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +63,7 @@ def review(
             found.append(_front(config, step1))
     if rungs and first:
         found += _rungs(config, rungs, step1, step2)
-    found += [_trials(config, step1), _epochs(config, first, second)]
+    found += [_trials(config, step1), _epochs(config, first, second), *_patience(second)]
     found += _edges(config, second or first)
     failed = sum(r["state"] == "failed" for r in step1)
     if failed:
@@ -260,6 +261,21 @@ def _epochs(config: Config, first, second) -> Advice:
     if len(cut) > _MANY * len(best):
         text += ", as a learning rate that decays to the end makes them"
     return Advice(**about, better=None, verdict="keep", because=text)
+
+
+def _patience(second) -> list[Advice]:
+    """Whether retrainings were ended before their learning rate had fallen."""
+    falling = [r for r in second if r["train"].get("learning_rate_schedule", "constant") in _FALLS_TO_THE_END]
+    cut = [r for r in falling if r["train"]["patience"] and r["epochs"] < r["train"]["max_epochs"]]
+    if len(cut) <= _MANY * len(falling):
+        return []
+    first = min(r["epochs"] / r["train"]["max_epochs"] for r in cut)
+    reason = (
+        f"{len(cut)} of the {len(falling)} retrained networks whose learning rate falls to the last epoch were stopped "
+        f"before it, the first after {first:.0%} of the epochs: what the fall would have gained is lost"
+    )
+    now = max(r["train"]["patience"] for r in cut)
+    return [Advice(about="step2.patience", now=now, better=0, verdict="change", because=reason)]
 
 
 def _edges(config: Config, ranked) -> list[Advice]:

@@ -552,6 +552,24 @@ def test_the_command_tells_of_rungs_and_writes_them_down(tmp_path, capsys):
     assert found.rungs == (0.04, 0.05)
 
 
+def test_retrainings_that_stop_before_their_learning_rate_has_fallen_want_no_patience():
+    config = make_config(top=10)
+    first = [make_record(config, t) | {"validation_mse": e} for t, e in enumerate(ERRORS)]
+
+    def advised(epochs, **train):
+        second = [make_record(config, t, step=2) | {"epochs": n} for t, n in enumerate(epochs)]
+        second = [r | {"train": r["train"] | {"max_epochs": 60} | train} for r in second]
+        return {a.about: a for a in review(config, first, second)}.get("step2.patience")
+
+    found = advised([60] * 4 + [30] * 5 + [12], learning_rate_schedule="cosine")
+    assert (found.verdict, found.now, found.better) == ("change", 5, 0)
+    assert "6 of the 10 retrained" in found.because and "the first after 20% of the epochs" in found.because
+    assert Config.from_dict(changed(config, [found])).step2 == {"patience": 0}
+    assert advised([60] * 5 + [30] * 5, learning_rate_schedule="cosine") is None
+    assert advised([12] * 10, learning_rate_schedule="constant") is None
+    assert advised([12] * 10, learning_rate_schedule="cosine", patience=0) is None, "they failed otherwise"
+
+
 def test_the_ends_of_the_space_and_of_the_epochs_are_noticed_and_the_next_config_holds_the_changes(tmp_path, capsys):
     config = make_config(top=10)
     first = [make_record(config, t) | {"hidden": [2048] * 20, "validation_mse": e} for t, e in enumerate(ERRORS)]
