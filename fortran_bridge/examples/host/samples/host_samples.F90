@@ -71,7 +71,7 @@ contains
     if (.not. allocated(errmsg)) then
       allocate(samples%fm(num_modes, size(rows)))
       do i = 1, size(rows)
-        call mass_from_number(samples%fn(:, i), samples%fm(:, i))
+        call mass_from_number(1, samples%fn(:, i), samples%fm(:, i))
       end do
     end if
     status = nf90_close(ncid)
