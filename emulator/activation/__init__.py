@@ -8,4 +8,5 @@ Importing this package imports neither numba nor netCDF4; its modules do when th
 - `generate`: samples files; `python -m emulator.activation generate`
 - `external`, `online_study`: the parcel model as the scheme of a Fortran host; the host run with it, with emulators and
   ARG side by side; `python -m emulator.activation online`
+- `mass_fit`: the coefficients by which the Fortran routines get fm from fn; `python -m emulator.activation mass-fit`
 """

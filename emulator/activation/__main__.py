@@ -7,13 +7,14 @@ COMMANDS. It imports what is slow to import inside `run`.
 import argparse
 import sys
 
-from emulator.activation import compare, compare_heads, generate_command, online
+from emulator.activation import compare, compare_heads, generate_command, mass_fit, online
 
 COMMANDS = (
     ("generate", generate_command, "simulate states with the explicit parcel model; writes samples (netCDF)"),
     ("compare", compare, "run emulators and ARG in the Fortran host; errors and cost in one table"),
     ("heads", compare_heads, "compare a study's networks with and without the output head; errors and cost"),
     ("online", online, "run the time-stepping host with the parcel model, emulators and ARG; drift, error growth"),
+    ("mass-fit", mass_fit, "print the coefficients of aerosol_activation_mass.F90, fitted for the widths of the modes"),
 )
 
 
