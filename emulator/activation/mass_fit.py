@@ -48,7 +48,7 @@ class Interval(NamedTuple):
 
 
 INTERVALS = (Interval(0.832, 2.2), Interval(2.2, 6.5), Interval(6.5, 26.0), Interval(0.832, 6.2, upper=True))
-"""They begin below p = 1/2 (r = 0.8326). fn goes down to 1e-290 (25.84), 1 - fn to 2^-53 (6.06)."""
+"""r is 0.8326 at p = 1/2; 25.84 at 1e-290, where the module cuts fn off; 6.06 at 2^-53, the smallest 1 - fn."""
 
 
 class Fit(NamedTuple):
@@ -82,7 +82,7 @@ def fit(sigma: float, interval: Interval) -> Fit:
     Least squares of the error w (P/Q - g) at Chebyshev nodes. The weight w is 1/sqrt(1 + |g|), for what rounding makes
     of g grows with it; on the upper interval (1 - fm)/max(1 - fm) + 1e-6, for fm is what counts there. To be linear,
     each round minimizes w (P - g Q)/Q', Q' the denominator of the round before (1 in the first), with Q's coefficient
-    of the first Chebyshev polynomial fixed at 1: Sanathanan & Koerner 1963, doi:10.1109/TAC.1963.1105517. The round
+    of the zeroth Chebyshev polynomial fixed at 1: Sanathanan & Koerner 1963, doi:10.1109/TAC.1963.1105517. The round
     with the smallest largest error is taken.
 
     Parameters

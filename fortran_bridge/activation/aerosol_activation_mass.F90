@@ -7,7 +7,7 @@
 !!
 !! With p = min(fn, 1 - fn) and r = sqrt(-ln p): fm = p exp(g(r)) where fn is p, 1 - fm = p exp(g(r)) where 1 - fn is. g
 !! is smooth and nearly linear. It is a rational function on each of three intervals of r where fn is p, and on another
-!! where 1 - fn is; one set of them for each width sigma. `python -m emulator.activation mass-fit` prints the coefficients
+!! where 1 - fn is; one set of them for each width. `python -m emulator.activation mass-fit` prints the coefficients
 !! (emulator/activation/mass_fit.py: least squares at 70 Chebyshev nodes with 70 digits, of the error relative to
 !! sqrt(1 + |g|), and of the error of fm on the last; largest error 3e-15). Those of ln and exp have an error of 4e-16.
 !! Rounding makes of that a relative error of fm below 3e-14 down to 1e-290, and below 1e-15 above 1/2.
