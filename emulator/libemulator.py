@@ -62,7 +62,8 @@ def _installed(names: tuple[str, ...], folder: str) -> list[Path]:
         files = metadata.files(DISTRIBUTION) or []
     except metadata.PackageNotFoundError:
         return []
-    return [Path(str(f.locate())) for f in files if f.name in names and f.parent.name == folder]
+    # The environment's own bin/ has commands of the tools' names, which start the tools.
+    return [Path(str(f.locate())) for f in files if f.name in names and f.parts[-3:-1] == (_PACKAGE.name, folder)]
 
 
 def _built(names: tuple[str, ...]) -> list[Path]:

@@ -159,10 +159,11 @@ class LatencyModel:
         SearchError
         """
         for name in sorted(set().union(*networks)):
-            in_some = not all(name in n for n in networks)
-            if in_some and name not in self.terms and not name.startswith("weight beyond "):
+            # A measured model lacks what all the networks had alike that it was fitted to.
+            kinds = {n.get(name, 0) if self.made else name in n for n in networks}
+            if len(kinds) > 1 and name not in self.terms and not name.startswith("weight beyond "):
                 raise SearchError(
-                    f"its terms have no {name!r}, which some networks of this space have; it has "
+                    f"its terms have no {name!r}, in which networks of this space differ; it has "
                     f"{', '.join(self.terms)}. Add it, or leave latency_model out to have this space measured"
                 )
 

@@ -85,6 +85,7 @@ class Leases:
         """Give up a lease of ours, so that anyone may take the key."""
         if self.is_mine(key):
             generation = self._known[key][0] + 1
+            self._write_token(_NOBODY)  # anew each time: a file can have only so many links
             with contextlib.suppress(FileExistsError):
                 self._put(_NOBODY, self._path(key, generation))
             self._known[key] = (generation, self._read(key, generation) or _NOBODY)

@@ -224,7 +224,8 @@ def _run_part(
         )
         space = Space(config)
         tasks = [Task(step=step, trial=k, flop=1.0, extra={"subset": part}, params=space.draw(k)) for k in trials]
-        how = f", from a learning rate of {place.split('-')[1]} that decays" if place.startswith("decay") else ""
+        rate = place.removeprefix("decay-").removesuffix("-again")
+        how = f", from a learning rate of {rate} that decays" if place.startswith("decay") else ""
         how += ", once more with other seeds" if place.endswith("again") else ""
         say(f"probing {len(tasks)} networks on {part:.4g} of the data ({prepared[1].num_train:,} to train on){how}")
         pool = Pool(context, devices, name=member.name, stop=stop)

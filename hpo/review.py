@@ -188,7 +188,8 @@ def _reduction(config: Config, rungs, own, step2, total: float) -> Advice:
     going = [*(len(records) for records in rungs[1:]), len(own)]
     told = ", ".join(f"{place} of {n} on rung {k}" for k, place, n in places)
     text = f"the best network was number {told}"
-    close = [k for k, (_, place, n) in enumerate(places) if n > going[k] >= 4 and place > 0.8 * going[k]]
+    # One beyond those that went on by their error went on because it was light.
+    close = [k for k, (_, place, n) in enumerate(places) if n > going[k] >= 4 and going[k] >= place > 0.8 * going[k]]
     if close:
         k = close[0]
         reason = f"{text}, which let {going[k]} go on: the next ones, which it ended, may be better still"
@@ -255,7 +256,7 @@ def _epochs(config: Config, first, second) -> Advice:
     about = {"about": key, "now": max(limits)}
     cut = [r for r in best if r["epochs"] >= r["train"]["max_epochs"] and r["best_epoch"] > 0.95 * r["epochs"]]
     text = f"{len(cut)} of the {len(best)} best had their least error in the last epochs allowed"
-    decayed = all(r["train"].get("learning_rate_schedule", "constant") != "constant" for r in best)
+    decayed = all(r["train"].get("learning_rate_schedule", "constant") in _FALLS_TO_THE_END for r in best)
     if len(cut) > _MANY * len(best) and not decayed:
         return Advice(**about, better=2 * max(limits), verdict="change", because=f"{text}: they are not done")
     if len(cut) > _MANY * len(best):

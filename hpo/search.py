@@ -213,6 +213,8 @@ def _config(args: argparse.Namespace) -> Config:
     put("space", "depth", _dimension("--depth", args.depth))
     put("space", "widths", _dimension("--widths", args.widths))
     put("train", "max_epochs", args.max_epochs)
+    if args.second_objective == "parameters":
+        tables.get("search", {}).pop("latency_model", None)  # a study's that --after names
     latency = ("second_objective", "latency_batch", "latency_model")
     for key in ("trials", "p_subset", "seed", "sampler", *latency, "pruner", "after", "narrow"):
         put("search", key, getattr(args, key))

@@ -38,7 +38,7 @@ FREE_SETTINGS = (
     "search.checkpoint_seconds",
 )
 # Of these, what decides which trials end on a rung: not free where there are rungs.
-DECIDE_ON_RUNGS = ("search.trials", "search.top", "search.p_retrain", "search.light_top")
+DECIDE_ON_RUNGS = ("search.trials", "search.top", "search.p_retrain", "search.light_top", "search.light_factor")
 # On NFS a file that is just being replaced may not be readable for a moment.
 _ATTEMPTS, _RETRY_S = 3, 0.2
 # Of these, what all members of a running search have to agree on.

@@ -82,7 +82,7 @@ def print_summary(console: Console, config: Config, result: Result, out: Path) -
             f"failed trials: {failed[0]} in step 1, {failed[1]} in step 2 (reasons are in their records)",
             soft_wrap=not console.is_terminal,
         )
-    if config.search.sampler == "nsga2":
+    if config.search.sampler == "nsga2" and any(r["state"] == "complete" for r in result.step1):
         say(console, front_line(result))
     for line in cost_lines(config, result):
         say(console, line)

@@ -64,10 +64,17 @@ def _compare(args: argparse.Namespace) -> int:
             raise FileNotFoundError(f"--model {name}={path}: no such file; python -m emulator.export writes it")
     schemes: dict[str, dict] = {"arg": {}}
     arg_ns: dict[str, list[float]] = {batching: [] for batching in BATCHINGS}
+    compared = None
     for name, path in models.items():
         model = LibEmulator(path)
         provenance = json.loads(model.metadata("libemulator.provenance"))
         samples, rows = holdout(provenance, args.data)
+        if compared not in (None, (samples.checksum(), rows.tobytes())):
+            raise ValueError(
+                f"--model {name}={path}: its hold-out samples are others than those of the models before it; compare "
+                "networks of one split"
+            )
+        compared = samples.checksum(), rows.tobytes()
         x_NI, fn = samples.read(rows)
         ns = {}
         for batching in BATCHINGS:

@@ -8,11 +8,11 @@ clipped to the range that the emulators are trained on. What follows is what mak
 import math
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from emulator.activation.arg import ABSENT_MODE, EXP45_MODE, GAS_CONSTANT_DRY_AIR
 from emulator.activation.climate_library import PROTOTYPE
-from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM, LN_SIGMA_G, NUM_MODES
+from emulator.activation.mass import mass_from_number
+from emulator.activation.modes import DRY_RADIUS_MAX_UM, DRY_RADIUS_MIN_UM, NUM_MODES
 from emulator.activation.parcel import STATUS_NAMES
 from emulator.activation.retries import simulate_with_retries
 from emulator.activation.states import RH_RANGE, States
@@ -80,8 +80,7 @@ class ParcelScheme:
         self.num_retried += num_retried
         if result.status.any():
             raise RuntimeError(_no_maximum(states, result.status))
-        # The mass of a lognormal's particles above a size: its third moment's median lies 3 ln^2 sigma higher.
-        fm = ndtr(ndtri(result.fn) + 3.0 * LN_SIGMA_G)
+        fm = mass_from_number(result.fn)
         return np.where(absent, 0.0, result.fn), np.where(absent, 0.0, fm)
 
 

@@ -37,8 +37,8 @@
 !! form, a spectrum of updrafts (sigw > 1e-5, which E3SM's physics never asks for), and an engine that ran out of memory.
 !!
 !! Threads share a connected emulator. The only module variable is what `use_activation_emulator` sets, before
-!! threads start. No saved locals, no I/O, no allocation in a call. A point's bits do not depend on its
-!! neighbours', nor on which of the routines was called. Nothing raises an exception that hosts trap (invalid, division by
+!! threads start. No saved locals, no I/O, no allocation in a call after a thread's first. A point's bits do not depend on
+!! its neighbours', nor on which of the routines was called, but for `needs_first_mode`. Nothing raises an exception that hosts trap (invalid, division by
 !! zero, overflow) for what an atmosphere may hold (60 to 1500 K, air of some density), however far outside of the range.
 module aerosol_activation_emulator
   use aerosol_activation_arg, only: activate_modal_arg, default_max_updraft

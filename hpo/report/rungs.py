@@ -149,9 +149,11 @@ def _margin(study: StudyView, found: Sequence[Stage]) -> list[str]:
     best = {r["trial"] for r in study.first[: study.top]}
     if not best:
         return []
-    lowest = [
-        max(k for k, r in enumerate(statistics.completed(s.records), start=1) if r["trial"] in best) for s in found[:-1]
-    ]
+    ranks = [{r["trial"]: k for k, r in enumerate(statistics.completed(s.records), start=1)} for s in found[:-1]]
+    by_error = {t for t in best if all(rank[t] <= s.went_on for rank, s in zip(ranks, found[:-1], strict=True))}
+    if not by_error:
+        return []
+    lowest = [max(rank[t] for t in by_error) for rank in ranks]
     where = listed(
         [f"{rank:,} of {s.went_on:,} on p = {s.subset:g}" for rank, s in zip(lowest, found[:-1], strict=True)]
     )
@@ -161,7 +163,11 @@ def _margin(study: StudyView, found: Sequence[Stage]) -> list[str]:
         if close
         else "so that no more of them need have gone on"
     )
-    return [f"The best {len(best)} of step 1 were among the first {where} that went on, {verdict}."]
+    who = f"The best {len(best)} of step 1"
+    if len(by_error) < len(best):
+        num_light = len(best) - len(by_error)
+        who = f"Of the best {len(best)} of step 1, {num_light} went on because they are light; the others"
+    return [f"{who} were among the first {where} that went on, {verdict}."]
 
 
 def _lines(study: StudyView, found: Sequence[Stage], name: str, title: str) -> Panel:

@@ -130,8 +130,16 @@ def test_a_file_without_a_usable_model_is_refused_with_its_name(tmp_path, conten
 def test_a_model_that_does_not_know_a_kind_of_network_is_refused_for_a_space_with_others():
     model = LatencyModel(batch=16, terms={"network": 1.0, "unit relu": 0.1})
     model.check_space([counts(spec((8,))), counts(spec((4, 4)))])
-    with pytest.raises(SearchError, match=r"no 'unit gelu', which some networks of this space have; it has network"):
+    with pytest.raises(SearchError, match=r"no 'unit gelu', in which networks of this space differ; it has network"):
         model.check_space([counts(spec((8,))), counts(spec((8,), activation="gelu"))])
+
+
+def test_a_model_measured_at_one_depth_is_refused_for_a_space_of_several():
+    one_layer = [counts(spec((width,))) for width in (8, 16, 32, 64)]
+    measured = LatencyModel(batch=16, terms=fit(one_layer, [10.0, 15.0, 25.0, 45.0]), made={"machine": "m"})
+    measured.check_space(one_layer)
+    with pytest.raises(SearchError, match="no 'layer', in which networks of this space differ"):
+        measured.check_space([*one_layer, counts(spec((8, 8)))])
 
 
 # -- settings ----------------------------------------------------------------------------------------------------------

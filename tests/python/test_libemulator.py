@@ -10,10 +10,12 @@ import onnxruntime
 import pytest
 
 from emulator.libemulator import (
+    DISTRIBUTION,
     LibEmulator,
     LibraryNotFoundError,
     ModelCheckError,
     ModelFileError,
+    _installed,
     find_tool,
     library_path,
 )
@@ -294,6 +296,17 @@ def test_the_library_is_found_where_the_environment_says_or_the_message_says_whe
     monkeypatch.delenv("LIBEMULATOR_LIBRARY")
     with pytest.raises(ImportError, match=r"emu-nothing was not found; looked at .*cmake -S"):
         find_tool("emu-nothing")
+
+
+def test_tools_are_the_programs_and_not_the_environments_commands_that_start_them(monkeypatch, tmp_path):
+    assert find_tool("emu-bench").read_bytes()[:4] == b"\x7fELF"
+    info = tmp_path / f"{DISTRIBUTION}-0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {DISTRIBUTION}\nVersion: 0\n")
+    # pip's RECORD of an editable installation: sorted, the environment's bin/ before the package's
+    (info / "RECORD").write_text("../../../bin/emu-bench,,\nemulator/bin/emu-bench,,\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert _installed(("emu-bench",), "bin") == [tmp_path / "emulator/bin/emu-bench"]
 
 
 def test_only_symbols_of_the_contract_are_exported():

@@ -583,6 +583,8 @@ def test_the_ends_of_the_space_and_of_the_epochs_are_noticed_and_the_next_config
     assert Config.from_dict(tables).step2["max_epochs"] == 200
     decayed = [r | {"train": r["train"] | {"learning_rate_schedule": "cosine"}} for r in second]
     assert {a.about: a for a in review(config, first, decayed)}["step2.max_epochs"].verdict == "keep"
+    stepped = [r | {"train": r["train"] | {"learning_rate_schedule": "plateau"}} for r in second]
+    assert {a.about: a for a in review(config, first, stepped)}["step2.max_epochs"].verdict == "change"
 
     describe(tmp_path, config)
     append(tmp_path, "w", *first, *second)
