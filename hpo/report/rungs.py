@@ -166,7 +166,7 @@ def _margin(study: StudyView, found: Sequence[Stage]) -> list[str]:
     who = f"The best {len(best)} of step 1"
     if len(by_error) < len(best):
         num_light = len(best) - len(by_error)
-        who = f"Of the best {len(best)} of step 1, {num_light} went on because they are light; the others"
+        who = f"Of the best {len(best)} of step 1, {num_light} went on for being light; the others"
     return [f"{who} were among the first {where} that went on, {verdict}."]
 
 

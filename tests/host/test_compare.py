@@ -179,3 +179,17 @@ def test_a_model_that_cannot_be_compared_is_a_message(host, demo, capsys, models
     assert status == 2
     assert message in capsys.readouterr().err
     assert not (demo / "x.json").exists()
+
+
+def test_networks_of_different_splits_are_not_compared(host, demo, capsys, monkeypatch):
+    splits = iter([slice(None), slice(1, None)])
+
+    def another(provenance, path):
+        samples, rows = holdout(provenance, path)
+        return samples, rows[next(splits)]
+
+    monkeypatch.setattr(compare, "holdout", another)
+    models = ["--model", f"best={demo / 'best.onnx'}", "--model", f"bare={demo / 'bare.onnx'}"]
+    assert main(["compare", "--host", str(host), *models, "--repeats", "1", "--out", str(demo / "x.json")]) == 2
+    assert "its hold-out samples are others than those of the models before it" in capsys.readouterr().err
+    assert not (demo / "x.json").exists()

@@ -528,6 +528,14 @@ def test_fewer_go_on_where_the_best_came_through_easily_and_more_where_it_barely
     assert middle.because == "the best network was number 7 of 90 on rung 1, 7 of 30 on rung 2"
 
 
+def test_a_network_that_passed_a_rung_for_being_light_asks_for_no_other_reduction():
+    _, (config, rungs, step1, step2) = on_rungs(first=lambda k: abs(k - 6))
+    best = step2[0]["trial"]
+    behind = [r | {"validation_mse": 1e9} if r["trial"] == best else r for r in rungs[0]]
+    found = {a.about: a for a in review(config, step1, step2, [behind, rungs[1]])}["search.reduction"]
+    assert found.verdict == "keep" and "number 90 of 90 on rung 1" in found.because
+
+
 def test_what_another_reduction_keeps_is_what_a_search_with_it_keeps():
     """Held against searches that are played: any order of the second rung."""
     for order in (lambda k: k, lambda k: (7 * k) % 30, lambda k: 30 - k):

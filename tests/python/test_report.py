@@ -249,6 +249,16 @@ def test_rungs_say_how_many_went_on_and_whether_the_order_held(on_rungs):
     )
 
 
+def test_light_trials_that_went_on_for_that_are_told_apart(on_rungs):
+    [rung] = on_rungs.rungs
+    best = on_rungs.first[0]["trial"]
+    behind = [r | {"validation_mse": 1.0} if r["trial"] == best else r for r in rung]
+    assert said(rungs.rungs([replace(on_rungs, rungs=(behind,))])).endswith(
+        "Of the best 8 of step 1, 1 went on for being light; the others were among the first 7 of 30 on p = 0.02 that "
+        "went on, so that no more of them need have gone on."
+    )
+
+
 def test_hyperparameters_are_ranked_by_what_they_explain(study):
     """The learning rate grows with the error; the optimizer alternates; momentum is there with sgd alone."""
     [view] = study

@@ -142,3 +142,5 @@ def test_a_search_on_rungs_goes_on_after_a_kill_on_a_rung_and_one_in_step_1(tmp_
         else:
             assert r == on_rung | {"state": "pruned", "rung": 1, "subset": 0.25}
     run("--out", out, "--trials", 9, "--quiet", out=out, status=2)
+    c.write_text(c.read_text() + "light_factor = 50.0\n")
+    run("--config", c, "--quiet", out=out, status=2)
