@@ -10,6 +10,10 @@
 #include "arena.h"
 #include "error.h"
 
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "libemulator is for little-endian machines: on others (tried: s390x) a sample's bits depend on its batch"
+#endif
+
 /* TensorProto.DataType */
 enum { ONNX_FLOAT = 1, ONNX_INT32 = 6, ONNX_INT64 = 7, ONNX_BOOL = 9, ONNX_DOUBLE = 11 };
 
@@ -76,9 +80,6 @@ static inline float emu_onnx_float_at(const onnx_tensor *tensor, size_t i)
 {
     uint32_t bits;
     memcpy(&bits, tensor->data + 4 * i, sizeof bits);
-#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    bits = bits >> 24 | (bits >> 8 & 0xff00) | (bits << 8 & 0xff0000) | bits << 24;
-#endif
     if ((bits & 0x7fffffff) > 0x7f800000)
         bits |= 0x00400000;
     float value;
