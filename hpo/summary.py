@@ -97,7 +97,7 @@ def front_line(result: Result) -> str:
     chosen = {p.trial for p in result.promotions}
     retrained = sum(r["trial"] in chosen for r in front)
     hint = "" if retrained == len(front) else ": light_top retrains more of it"
-    return f"{front_text([Best.of(r) for r in front])}; {retrained} of it retrained{hint}"
+    return f"{front_text([Best.of(r) for r in front])}; {retrained} of its trials retrained{hint}"
 
 
 def cost_lines(config: Config, result: Result) -> list[str]:

@@ -41,7 +41,7 @@ def _panel(study: StudyView, name: str, title: str, alt: str) -> Panel:
     x, y = [lightness(r) for r in front], [r["validation_mse"] for r in front]
     drawn.plot(x, y, "-", color=FRONT, linewidth=1.5, label=f"Pareto front ({len(front)})")
     on = [r for r in front if r["trial"] in again]
-    dots(drawn, [lightness(r) for r in on], [r["validation_mse"] for r in on], FRONT, size=6, label="of it retrained")
+    dots(drawn, [lightness(r) for r in on], [r["validation_mse"] for r in on], FRONT, size=6, label="front, retrained")
     log_scale(drawn, "x", "y")
     legend(drawn)
     return Panel(name=name, alt=f"Error of step 1 against {label}. {alt}", figure=figure)
